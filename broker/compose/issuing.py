@@ -23,10 +23,10 @@ from broker.model.account import Account
 from broker.model.clock import Clock
 from broker.model.lease import BundleKind, Caller, Consumer
 from broker.model.names import AccountName
-from broker.model.plan import account_plan
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.model.timeline import timeline
+from broker.partners.planned import plan_of
 from broker.service.answers import Contents
 from broker.telemetry import log
 from broker.vault import capabilities, layout, server_certificate
@@ -180,9 +180,9 @@ class Issuing:
         @_ours()
         def made(name: AccountName) -> Course:
             account, now = self._roles.accounts(Role.SERVER).read(name).account.kept(), self._clock()
-            profile = self._profiles(account.profile, Role.SERVER)
             config = self._roles.config
-            plan = account_plan(account, profile.renewal, now, maintenance(config.windows, config.freezes))
+            calendar = maintenance(config.windows, config.freezes)
+            plan = plan_of(account, self._profiles(account.profile, Role.SERVER), now, calendar)
             return plan, timeline(account, plan, now)
 
         return Timelines(self.service, self.applications, made)

@@ -14,7 +14,6 @@ from broker import child
 from broker.compose.mail import PASSED
 from broker.errors import BrokerError, InputError, UnknownNameError
 from broker.model.account import Account
-from broker.model.channel import BY_MACHINE
 from broker.model.duration import parse_duration
 from broker.model.finding import Finding
 from broker.model.letter import Letter
@@ -84,7 +83,6 @@ class Notifying:
             records=VaultRotationRecords(vault),
             recipients=VaultRecipients(vault),
             holders=lambda a: broker.stragglers(a.name, a.current.number) if a.current else (),
-            submits=lambda account: broker.submitting.channel(account) in BY_MACHINE,
             channels=self.channels,
             deliver=self._deliver,
             clock=broker.true_clock,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Final
 
-from broker.compose.submitting import channel_of
 from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.arrived import with_arrived
-from broker.model.channel import BY_MACHINE
 from broker.model.clock import Clock
 from broker.model.due import Renewal, Term, account_due
 from broker.model.duration import counted
@@ -20,9 +18,10 @@ from broker.model.generation import PromotionMode, RenewalMode, Snooze
 from broker.model.life_cycle import Phase, Who
 from broker.model.maintenance import Maintenance
 from broker.model.names import AccountName
-from broker.model.plan import AccountPlan, Step, account_plan
+from broker.model.plan import AccountPlan, Step
 from broker.model.role import Role
 from broker.model.todo import forked_todo, unread_profile_todo
+from broker.partners.planned import plan_of
 from broker.partners.profile import Profile
 from broker.windows import maintenance
 
@@ -91,10 +90,7 @@ class Planning:
     ) -> AccountPlan:
         """Return the plan of `account`. An unreadable profile is reported in it."""
         try:
-            read = profile(account.profile)
-            plan = account_plan(account, read.renewal, now, self.maintenance, forked=forked)
-            by_hand = plan.phase is Phase.DRAFTED and channel_of(account, read) not in BY_MACHINE
-            return replace(plan, automatic=False) if by_hand else plan
+            return plan_of(account, profile(account.profile), now, self.maintenance, forked=forked)
         except InputError as error:
             todo = forked_todo(account) if forked else unread_profile_todo(error.message, error.hint)
             return AccountPlan(account.name, todo.phase, todo.who, False, todo.message, todo.hint, None)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from broker.compose.sweeping import Sweeping
 from broker.model.account import Account
 from broker.model.duration import parse_duration
-from broker.model.plan import AccountPlan, account_plan
+from broker.model.plan import AccountPlan
 from broker.model.role import Role
+from broker.partners.planned import plan_of
 from broker.rotation.rotation import Rotation
 from broker.scheduling.ports import Fence
 from broker.scheduling.sweep import Outside, Stores, Sweeps, fenced
@@ -62,4 +63,4 @@ class Scheduling:
 
     def _plan(self, account: Account, now: datetime) -> AccountPlan:
         profile = self._broker.profile(account.profile, Role.ROTATOR)
-        return account_plan(account, profile.renewal, now, self._broker.planning.maintenance)
+        return plan_of(account, profile, now, self._broker.planning.maintenance)

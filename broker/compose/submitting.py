@@ -12,7 +12,7 @@ from broker.model.channel import Channel
 from broker.model.finding import Finding
 from broker.model.generation import SigningRequest, Submission
 from broker.model.role import Role
-from broker.partners.profile import Profile
+from broker.partners.planned import channel_of
 from broker.people.eml import csr_mail, for_contact, refusal
 from broker.people.submission import SendByMail, Sent
 from broker.pki.reply import read_reply
@@ -22,11 +22,6 @@ from broker.vault.rotation_records import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
-
-
-def channel_of(account: Account, profile: Profile) -> Channel:
-    """Return the account's channel, else its profile's."""
-    return Channel(account.submit_via) if account.submit_via else profile.submission.how
 
 
 class Submitting:

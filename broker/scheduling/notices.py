@@ -13,7 +13,6 @@ from broker.errors import BrokerError, VaultUnavailableError
 from broker.model.account import Account
 from broker.model.clock import Clock
 from broker.model.letter import Item, Letter, LetterKind, letter_id, sent_id
-from broker.model.life_cycle import Phase
 from broker.model.names import AccountName
 from broker.model.notice import current, decided, delivered
 from broker.model.notice_rules import Channels, Happening, addressed, happening, noticed
@@ -59,7 +58,6 @@ class Notices:
     records: Records
     recipients: RecipientStore
     holders: Holders
-    submits: Callable[[Account], bool]  # whether a machine sends the CSR; else a person must
     channels: Channels
     deliver: Deliver
     clock: Clock
@@ -113,8 +111,6 @@ class Notices:
     def _decided(self, plan: AccountPlan) -> tuple[Item, ...]:
         name, now = plan.account, self.clock()
         account, record = self.account(name), self.records.read(name)
-        if plan.phase is Phase.DRAFTED and plan.automatic and not self.submits(account):
-            plan = replace(plan, automatic=False)
         happened = None if account.removed else happening(plan, account, record, now)
         if happened is None:
             if any(notice.waiting for notice in record.notices):

@@ -32,9 +32,10 @@ from broker.model.finding import Finding, has_errors
 from broker.model.generation import PromotionMode, RenewalMode, SigningRequest, Submission
 from broker.model.maintenance import Maintenance
 from broker.model.names import AccountName
-from broker.model.plan import AccountPlan, Action, account_plan
+from broker.model.plan import AccountPlan, Action
 from broker.model.secret import Secret
 from broker.partners import catalogue
+from broker.partners.planned import plan_of
 from broker.partners.profile import Profile
 from broker.people.eml import csr_mail, draft
 from broker.pki import csr
@@ -83,7 +84,7 @@ class _Clock:
 
 def rehearse(account: Account, profile: Profile, maintenance: Maintenance, now: datetime) -> Rehearsal:
     """Go through the next renewal of `account`. Nothing of it is changed, and its partner is not asked."""
-    plan = account_plan(account, profile.renewal, now, maintenance)
+    plan = plan_of(account, profile, now, maintenance)
     findings, steps = list(_findings(account, profile, plan)), list[RehearsedStep]()
     complete = False
     try:
@@ -262,7 +263,7 @@ class _Walk:
     def _plan(self) -> AccountPlan:
         """Return the plan of the copy, now."""
         account = self.stage.broker.account(self.real.name)
-        return account_plan(account, self.profile.renewal, self.stage.clock(), self.maintenance)
+        return plan_of(account, self.profile, self.stage.clock(), self.maintenance)
 
     def _sent(self, request: SigningRequest) -> RehearsedStep:
         """Make the mail, and record that it was sent; it is not."""

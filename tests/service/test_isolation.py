@@ -373,6 +373,13 @@ def test_a_timeline_is_for_those_with_a_right(world: World) -> None:
     assert client.get(f"/v1/accounts/{ACCOUNT}/timeline").status_code == 401
 
 
+def test_a_timeline_knows_who_sends(world: World) -> None:
+    """A request that goes by a draft of a mail is sent by people, not by the scheduler."""
+    world.system.ok("csr", "new", "bravo")
+    shown = world.one.client.get("/v1/accounts/bravo/timeline", headers=world.b).json()
+    assert (shown["phase"], shown["who"], shown["automatic"]) == ("drafted", "us", False)
+
+
 def test_accounts_of_others_are_not_named(world: World) -> None:
     """Nothing that A is answered names B's account."""
     answers = [world.one.client.get(path, headers=world.a) for path in ("/v1/accounts", "/openapi.json", FLAT)]

@@ -9,13 +9,15 @@ from datetime import datetime
 
 from broker.errors import MailUnavailableError, UnknownNameError
 from broker.model.account import Account
+from broker.model.channel import Channel
 from broker.model.due import Renewal
 from broker.model.letter import Letter, LetterKind
 from broker.model.names import AccountName
 from broker.model.notice_rules import Channels
-from broker.model.plan import account_plan
 from broker.model.recipient import Recipients
 from broker.model.rotation_record import RotationRecord
+from broker.partners.planned import plan_of
+from broker.partners.profile import Profile, Submission
 from broker.scheduling.notices import Notices
 from tests.support.accounts import NOW
 
@@ -80,7 +82,6 @@ class NoticeWorld:
             self.records,
             self.recipients,
             self._holders,
-            lambda _: self.submits,
             self.channels,
             self._deliver,
             lambda: self.now,
@@ -88,7 +89,9 @@ class NoticeWorld:
 
     def sweep(self) -> None:
         """Notify people of all accounts, as a new process would."""
-        plans = [account_plan(account, self.renewal, self.now) for account in self.accounts.values()]
+        submission = Submission(how=Channel.SMTP if self.submits else Channel.PORTAL)
+        profile = Profile("partner", "Partner", {}, submission=submission, renewal=self.renewal)
+        plans = [plan_of(account, profile, self.now) for account in self.accounts.values()]
         self.notices.notify(plans, self._fence)
 
     def call(self) -> None:
