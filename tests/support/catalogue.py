@@ -316,7 +316,7 @@ CASES: Final = (
     ),
     Case(
         "vault enrol --login-dir",
-        "{consumer} --right {account}/{application} --login-dir reader",
+        "{consumer} --right {account}/{application} --login-dir logins",
         "added",
         AUDITOR,
         writes="vault disk",

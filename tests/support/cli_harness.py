@@ -135,7 +135,7 @@ class CliHarness:
             "profile": "own.toml",
             "csr": "good.csr",
             "token": "reader.token",
-            "consumer": "reader",
+            "consumer": "newcomer",  # enrolment replaces rights, and the others need those of reader
         }
         if command == "account add":
             values |= {"url": "https://partner.example/v3", "login": "MZP0000002"}

@@ -13,7 +13,7 @@ from tests.support.printed_commands import Printed, printed
 
 # What only the reader knows
 _GIVEN: Final = {
-    "APPLICATION": "new", "CONSUMER": "reader", "TEXT": "asked",
+    "APPLICATION": "new", "CONSUMER": "newcomer", "TEXT": "asked",
     "ID": "11111111-1111-4111-8111-111111111111", "NUMBER": "1", "NAME": "made",
     "ADDRESS": "desk@partner.example", "MAIL": "desk@partner.example", "DIR": "made", "PATH": "made.pem",
 }  # fmt: skip
