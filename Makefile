@@ -17,7 +17,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadscope
 # The Pythons of make test-quick-pythons: those that are found
 PYTHONS ?= $(foreach v,3.12 3.13 3.14,$(if $(shell command -v python$v),python$v))
-SHELL_SCRIPTS := deploy/image/prepare .ci/peers .ci/run .ci/wheels requirements/compile requirements/install policies/setup.sh
+SHELL_SCRIPTS := deploy/image/prepare .ci/peers .ci/run .ci/wheels requirements/compile requirements/install policies/setup.sh $(wildcard examples/*/*.sh)
 
 help: ## list these
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
