@@ -22,6 +22,7 @@ from broker.model.notice_rules import Channels
 from broker.model.plan import AccountPlan
 from broker.model.recipient import WEBHOOK, Recipients, nobody_told, oldest_test
 from broker.model.role import Role
+from broker.people.eml import reminder
 from broker.people.notice_json import body
 from broker.people.notice_mail import mail
 from broker.people.webhook import Webhook
@@ -83,6 +84,7 @@ class Notifying:
             records=VaultRotationRecords(vault),
             recipients=VaultRecipients(vault),
             holders=lambda a: broker.stragglers(a.name, a.current.number) if a.current else (),
+            reminder=lambda account: reminder(account, broker.profile(account.profile, Role.ROTATOR)),
             channels=self.channels,
             deliver=self._deliver,
             clock=broker.true_clock,

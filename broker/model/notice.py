@@ -20,6 +20,14 @@ _LATELY: Final = 3  # rungs of which the lifetime has so many
 
 
 @dataclass(frozen=True, slots=True)
+class Reminder:
+    """The words for those at the partner, in their language."""
+
+    subject: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """An event that is announced. `waiting` are those who were not sent it yet; nothing in it is secret.
 
@@ -36,8 +44,8 @@ class Notice:
     uses: tuple[str, ...] = ()  # applications, and consumers that hold the certificate
     replaced_by: str = ""
     waiting: tuple[str, ...] = ()
-    partner: tuple[str, ...] = ()  # those at the partner, who get other words
-    request: str = ""  # the signing request in those words
+    partner: tuple[str, ...] = ()  # those at the partner, who get `reminder` in place of the rest
+    reminder: Reminder | None = None
 
     @property
     def step(self) -> str:

@@ -71,8 +71,7 @@ def happening(plan: AccountPlan, account: Account, record: RotationRecord, now: 
 
 def noticed(happened: Happening, account: Account, held_by: Iterable[str], id_: str, now: datetime) -> Notice:
     """Return the notice of an event, with what uses the certificate and what replaces it; nobody is told of it yet."""
-    current, request = account.current, account.open_request
-    sent = request.submissions[0].at if request and request.submissions else None
+    current = account.current
     return Notice(
         happened.event,
         id_,
@@ -83,7 +82,6 @@ def noticed(happened: Happening, account: Account, held_by: Iterable[str], id_: 
         account.certificate(current.parts.certificate).not_after if current else None,
         _uses(account, held_by),
         _replaced_by(account),
-        request=f"the certificate signing request for {account.login} that we sent you on {sent:%F}" if sent else "",
     )
 
 

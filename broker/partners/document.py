@@ -40,7 +40,7 @@ SCHEMA: Final = 1
 _LARGEST: Final = 64 * 1024
 _LONGEST: Final = timedelta(days=3660)  # for new profiles only: stored ones must stay readable
 _EXAMPLE: Final = "for an example: broker partner show stellantis -o toml"
-_LINES: Final = ("notes", "body", "refusal", "revoke")  # texts that may have line breaks
+_LINES: Final = ("notes", "body", "refusal", "revoke", "reminder", "deadline")  # texts that may have line breaks
 _UNKNOWN: Final = "unknown"  # the value of settings that the partner has not published
 PLACEHOLDERS: Final = ("account", "environment", "login", "partner", "serial", "subject")  # in mails
 _OLD_WAYS: Final = {"e-mail": Channel.EML.value}  # as profiles of 0.1.0 say it
@@ -262,6 +262,8 @@ _TEXTS: Final[Mapping[str, Callable[[Any], object]]] = {
     "body": _template,
     "revoke": _template,
     "refusal": lambda value: _template(value, "findings"),
+    "reminder": lambda value: _template(value, "sent"),
+    "deadline": lambda value: _template(value, "ends"),
 }
 _SETTINGS: Final[Mapping[str, Callable[[object], Any]]] = {
     "name": of_text(partial(checked_name, kind="profile")),

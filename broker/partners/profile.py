@@ -28,7 +28,8 @@ class MailText:
     """The texts of mails to the partner in one language: `string.Template` texts.
 
     `refusal` answers a reply that is wrong; $findings is what is wrong with it, a line for each. A finding's message is
-    English, unless `findings` has a text for its code.
+    English, unless `findings` has a text for its code. `reminder` asks for an answer to the mail of $sent; `deadline`
+    stands after it if a certificate of ours ends, at $ends.
     """
 
     subject: str = "Certificate signing request for $login"
@@ -39,6 +40,11 @@ class MailText:
     )
     refusal: str = "The reply to the certificate signing request for $login cannot be used:\n\n$findings\n"
     findings: Mapping[str, str] = field(default_factory=dict)
+    reminder: str = (
+        "Hello,\n\nwe have no answer yet to the certificate signing request for $login\nthat we sent you on $sent. "
+        "Please answer that mail with the\ncertificate, or tell us who can help.\n"
+    )
+    deadline: str = "\nOur certificate ends on $ends.\nWithout a new one, we cannot call your API then.\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from email.utils import format_datetime
 from string import Template
 from typing import Final
 
-from broker.errors import InputError
+from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.finding import Finding, Severity
 from broker.model.generation import SigningRequest
 from broker.model.names import AccountName, mail_address
+from broker.model.notice import Reminder
 from broker.partners.profile import MailText, Profile
 
 _DOMAIN: Final = "credential-broker.invalid"
@@ -59,12 +60,15 @@ def csr_mail(account: Account, request: SigningRequest, profile: Profile, to: Se
     """
     recipients = tuple(to) or account.contacts.partner or ((profile.submission.to,) if profile.submission.to else ())
     sender = account.subject.get("emailAddress") or next(iter(account.contacts.team), "")
-    texts = {name: str(getattr(account, name)) for name in ("environment", "login", "subject")}
-    texts |= {"account": account.name, "partner": profile.title}
-    texts["serial"] = ", ".join(_serials(account))
-    urgent = account.compromised is not None
+    urgent, texts = account.compromised is not None, _texts(account, profile)
     mail = CsrMail(account.name, request.number, request.csr, sender, recipients, now, texts, urgent)
     return replace(mail, date=next((s.at for s in request.submissions if s.message_id == mail.message_id), now))
+
+
+def _texts(account: Account, profile: Profile) -> dict[str, str]:
+    """Return the values of placeholders."""
+    texts = {name: str(getattr(account, name)) for name in ("environment", "login", "subject")}
+    return {**texts, "account": account.name, "partner": profile.title, "serial": ", ".join(_serials(account))}
 
 
 def _serials(account: Account) -> list[str]:
@@ -116,6 +120,23 @@ def refusal(mail: CsrMail, text: MailText, findings: Iterable[Finding], answered
     message["X-Unsent"] = "1"
     message.set_content(body, cte="quoted-printable")
     return message.as_bytes()
+
+
+def reminder(account: Account, profile: Profile) -> Reminder:
+    """Return the reminder of the open request, in the account's language if the profile has it, else in the profile's.
+
+    Its subject is that of an answer to the request's mail.
+    """
+    request, current = account.open_request, account.current
+    if request is None or not request.submissions:
+        raise RefusedError(f"{account.name} waits for no answer")
+    language = account.language if account.language in profile.submission.texts else ""
+    text, texts = profile.submission.text(language), _texts(account, profile)
+    body = _filled(text.reminder, {**texts, "sent": f"{request.submissions[0].at:%F}"})
+    if current:
+        ends = account.certificate(current.parts.certificate).not_after
+        body += _filled(text.deadline, {**texts, "ends": f"{ends:%F %H:%M} UTC"})
+    return Reminder(f"Re: {_line(_filled(text.subject, texts))}", body)
 
 
 def for_contact(findings: Iterable[Finding]) -> list[Finding]:

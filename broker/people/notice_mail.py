@@ -13,6 +13,7 @@ from typing import Final
 from broker.model.duration import counted
 from broker.model.letter import Item, Letter, LetterKind
 from broker.model.names import mail_address
+from broker.model.notice import Reminder
 from broker.people.calendar import calendar
 
 _WIDTH: Final = 72
@@ -44,7 +45,7 @@ def subject(letter: Letter) -> str:
         case LetterKind.TEST:
             text = "broker: test of notices"
         case LetterKind.REMINDER:
-            text = f"Reminder: {letter.items[0].notice.request}"
+            text = _words(letter).subject
         case LetterKind.ALERT:
             text = f"{letter.items[0].account}: you must act: {letter.items[0].notice.message}"
         case LetterKind.DIGEST:
@@ -65,7 +66,7 @@ def _body(letter: Letter) -> Iterator[str]:
             yield from _wrapped("Notices reach this address. Nothing is to be done.")
             yield from ("", "  broker notify list", "", *_wrapped("shows when each address was tested."))
         case LetterKind.REMINDER:
-            yield from _reminder(letter.items[0])
+            yield from map(plain, _words(letter).body.splitlines())
             return
         case LetterKind.ALERT:
             yield from _wrapped("You must act: this does not go on by itself, or not in time.")
@@ -87,15 +88,8 @@ def _item(item: Item) -> Iterator[str]:
     yield f"{'Event':13}{plain(item.key)}"
 
 
-def _reminder(item: Item) -> Iterator[str]:
-    notice = item.notice
-    yield from ("Hello,", "", *_wrapped(f"we have no answer yet to {plain(notice.request)}."), "")
-    if notice.expires_at:
-        yield from _wrapped(
-            f"Our certificate ends on {_when(notice.expires_at)}. Without a new one, we cannot call your API then."
-        )
-        yield ""
-    yield from _wrapped("Please answer that mail with the certificate, or tell us who can help.")
+def _words(letter: Letter) -> Reminder:
+    return letter.items[0].notice.reminder or Reminder("", "")
 
 
 def _commands(hint: str) -> Iterator[str]:

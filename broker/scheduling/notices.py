@@ -14,7 +14,7 @@ from broker.model.account import Account
 from broker.model.clock import Clock
 from broker.model.letter import Item, Letter, LetterKind, letter_id, sent_id
 from broker.model.names import AccountName
-from broker.model.notice import current, decided, delivered
+from broker.model.notice import Reminder, current, decided, delivered
 from broker.model.notice_rules import Channels, Happening, addressed, happening, noticed
 from broker.model.plan import AccountPlan
 from broker.model.proposal import Bounce
@@ -58,6 +58,7 @@ class Notices:
     records: Records
     recipients: RecipientStore
     holders: Holders
+    reminder: Callable[[Account], Reminder]  # to the partner's people who do not answer
     channels: Channels
     deliver: Deliver
     clock: Clock
@@ -128,6 +129,8 @@ class Notices:
         if not notice.waiting:  # a recipient added later is notified then
             log.error("nobody to notify", account=account.name, reason=happened.message)
             return RotationRecord()
+        if notice.partner:
+            notice = replace(notice, reminder=self.reminder(account))
         return self.records.change(account.name, lambda r: replace(r, notices=decided(r.notices, notice)))
 
     def _alert(self, item: Item, to: str, fence: Fence) -> None:

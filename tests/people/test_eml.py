@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from broker.errors import InputError
+from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.changes import compromising
 from broker.model.generation import Submission as Submitted
 from broker.model.names import AccountName
 from broker.partners.catalogue import builtin
 from broker.partners.profile import Submission
-from broker.people.eml import CsrMail, csr_mail, draft
+from broker.people.eml import CsrMail, csr_mail, draft, reminder
 from tests.support.accounts import NOW, STAMP, a_request, an_account, later, with_current, with_open_request
 
 CSR = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
@@ -70,6 +70,29 @@ def test_recipients_in_order_of_preference() -> None:
     assert receivers(account) == ("desk@partner.test",)
     assert receivers(bare) == ("pki@partner.example",)
     assert csr_mail(bare, request, profile, (), NOW).to == ()
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("", "we have no answer yet"), ("fr", "nous n'avons pas encore de réponse"), ("de", "we have no answer yet")],
+)
+def test_a_reminder_in_the_contacts_language(language: str, said: str) -> None:
+    """A language that the profile lost gets the profile's own."""
+    waiting = with_open_request(with_current())
+    assert waiting.open_request
+    assert waiting.current
+    ends = waiting.certificate(waiting.current.parts.certificate).not_after
+    sent = replace(waiting.open_request, submissions=(Submitted(NOW, "smtp"),))
+    account = replace(waiting, requests=(*waiting.requests[:-1], sent), language=language)
+    found = reminder(account, builtin("stellantis"))
+    assert f"{NOW:%F}" in found.body
+    assert said in found.body
+    assert found.body.endswith(".\n")
+    assert f"{ends:%F %H:%M} UTC" in found.body
+    first = replace(account, generations=())
+    assert found.body.startswith(reminder(first, builtin("stellantis")).body)
+    with pytest.raises(RefusedError, match="waits for no answer"):
+        reminder(replace(account, requests=waiting.requests), builtin("stellantis"))
 
 
 def test_a_known_key_must_be_revoked() -> None:

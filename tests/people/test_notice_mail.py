@@ -17,7 +17,7 @@ import pytest
 from broker.errors import InputError
 from broker.model.letter import Item, Letter, LetterKind
 from broker.model.names import AccountName
-from broker.model.notice import Notice
+from broker.model.notice import Notice, Reminder
 from broker.people.calendar import calendar
 from broker.people.notice_json import body
 from broker.people.notice_mail import mail
@@ -36,7 +36,7 @@ NOTICE: Final = Notice(
     END,
     ("acme/billing", "acme/reporting", "batch-7", "web-2"),
     "the certificate for signing request 4, which is not there yet",
-    request="the certificate signing request for MZP123 that we sent you on 2026-02-07",
+    reminder=Reminder("Re: request for MZP123", "Hello,\n\nyour answer about MZP123 is missing.\n"),
 )
 
 
@@ -107,8 +107,8 @@ def test_a_digest_has_all_accounts() -> None:
 )
 def test_hostile_texts_add_no_header(hostile: str) -> None:
     """A document that an attacker wrote cannot make a mail to somebody else."""
-    notice = replace(NOTICE, message=hostile, hint=hostile, uses=(hostile,), request=hostile, replaced_by=hostile)
-    notice = replace(notice, event=f"{hostile}.7d")
+    notice = replace(NOTICE, message=hostile, hint=hostile, uses=(hostile,), replaced_by=hostile)
+    notice = replace(notice, event=f"{hostile}.7d", reminder=Reminder(hostile, hostile))
     for kind in LetterKind:
         found = parsed(letter(kind, notice))
         assert found["To"] == "ops@acme.example"

@@ -16,8 +16,10 @@ from broker.model.names import AccountName
 from broker.model.notice_rules import Channels
 from broker.model.recipient import Recipients
 from broker.model.rotation_record import RotationRecord
+from broker.partners.catalogue import builtin
 from broker.partners.planned import plan_of
 from broker.partners.profile import Profile, Submission
+from broker.people.eml import reminder
 from broker.scheduling.notices import Notices
 from tests.support.accounts import NOW
 
@@ -82,6 +84,7 @@ class NoticeWorld:
             self.records,
             self.recipients,
             self._holders,
+            lambda account: reminder(account, builtin("stellantis")),
             self.channels,
             self._deliver,
             lambda: self.now,
