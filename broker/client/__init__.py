@@ -18,7 +18,8 @@ A session also raises the errors of `requests`, with texts of ours: they quote n
 repeat a secret.
 """
 
-from broker.client.session import NothingPublishedError, Published, Session, open, read  # noqa: A004  # read as broker.client.open
+from broker.client.published import NothingPublishedError, Published, read
+from broker.client.session import Session, open  # noqa: A004  # read as broker.client.open
 from broker.errors import BrokerError, InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Manifest
 from broker.upstream.credentials import Credentials

@@ -4,6 +4,8 @@ import base64
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
 
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Request, Values
@@ -11,6 +13,8 @@ from broker.model.proxy import Proxy
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.partners import request
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Credentials:
     client_id: str = field(repr=False)
     authentication: Authentication = field(default_factory=Authentication)
     proxy: Proxy | None = None  # the way to the partner, if there is none without
+    not_after: datetime = _NEVER  # of the certificate: no connection is kept beyond it
 
     def __post_init__(self) -> None:
         if request.base_url(self.base_url) != self.base_url:
@@ -35,6 +40,10 @@ class Credentials:
         if self.context.verify_mode is not ssl.CERT_REQUIRED or not self.context.check_hostname:
             raise RefusedError("the TLS context does not verify the server", hint="make it with pki.tls.client_context")
         self.authentication.check(self._values)
+
+    def has_expired(self, now: datetime) -> bool:
+        """Return whether the certificate has ended."""
+        return now >= self.not_after
 
     def signed(self, request: Request) -> Request:
         """Return a copy of `request` with the authentication. Do this last: no hook or log may see the copy."""

@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
@@ -20,6 +20,7 @@ from broker.model.proxy import Proxy
 from broker.network import Deadline, InTime, connected
 from broker.partners.request import inside, join
 from broker.upstream.credentials import Credentials
+from broker.upstream.current import Current, Rejection, Use, may_repeat, rejection_of
 from broker.upstream.response import FAILURES, PartnerResponse, failure
 
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
@@ -32,9 +33,10 @@ class PartnerSession(requests.Session):
     """Call the partner with mTLS and its authentication, under the account's base URL and nowhere else.
 
     A path such as `/fleets` is below the base URL. A redirect out of it raises `RefusedError`; so do `verify=`, `cert=`
-    and proxies, since the set alone identifies server and client. Nothing is retried. No caller, hook or exception sees
-    a secret. Errors are those of requests, with texts of ours. `timeout` is (seconds to connect, seconds for the whole
-    exchange): nothing the partner sends extends it. Threads may share it as far as they may share a `requests.Session`.
+    and proxies, since the set alone identifies server and client. If the partner rejects the set and there is a newer
+    one, the request is sent once more with that. No caller, hook or exception sees a secret. Errors are those of
+    requests, with texts of ours. `timeout` is (seconds to connect, seconds for the whole exchange): nothing the partner
+    sends extends it. Threads may share it as far as they may share a `requests.Session`.
     """
 
     def __init__(self, credentials: Credentials, *, timeout: tuple[float, float] = TIMEOUT) -> None:
@@ -43,23 +45,20 @@ class PartnerSession(requests.Session):
         self.headers["Accept"] = credentials.authentication.accept
         self.headers["User-Agent"] = "credential-broker"
         self.max_redirects = _REDIRECTS
-        self._timeout = timeout
-        self._partner = _PartnerAdapter(credentials, timeout)
+        self.current = Current(credentials, PartnerAdapter)
+        self._partner = _Partner(self.current, timeout)
 
     @property
     def base_url(self) -> str:
         """The URL that paths are below."""
-        return self._partner.credentials.base_url
+        return self.current.credentials.base_url
 
     def swap(self, credentials: Credentials) -> None:
         """Use `credentials` from the next request on. Requests in flight keep theirs.
 
         Raise `RefusedError` for a set of another base URL: that is another account.
         """
-        if credentials.base_url != self.base_url:
-            raise RefusedError("a session keeps its base URL", hint="open another session for another account")
-        # The old adapter closes its idle connections when the last request has released it.
-        self._partner = _PartnerAdapter(credentials, self._timeout)
+        self.current.swap(credentials)
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request; `url` is a path below the base URL, or a link that the partner sent."""
@@ -91,7 +90,7 @@ class PartnerSession(requests.Session):
             found = ""
         return inside(self.base_url, _lowered(found.partition("#")[0]))
 
-    def get_adapter(self, url: str | bytes) -> HTTPAdapter:  # noqa: ARG002  # there is only one
+    def get_adapter(self, url: str | bytes) -> BaseAdapter:  # noqa: ARG002  # there is only one
         """Return the only adapter, which refuses URLs that are not below the base URL."""
         return self._partner
 
@@ -110,15 +109,56 @@ def _lowered(url: str) -> str:
     return origin[0].lower() + url[origin.end() :] if origin else url
 
 
-class _PartnerAdapter(HTTPAdapter):
-    """Send requests with one set. Secrets are added to a copy, last: hooks, redirects and responses never see them."""
+class _Partner(BaseAdapter):
+    """Send requests with the set in use, and with a newer one if the partner rejects it."""
 
-    def __init__(self, credentials: Credentials, timeout: tuple[float, float]) -> None:
-        self.credentials = credentials
+    def __init__(self, current: "Current[PartnerAdapter]", timeout: tuple[float, float]) -> None:
+        super().__init__()
+        self._current = current
         self._timeout = timeout
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **options: Any) -> requests.Response:
+        """Send `request`; raise an error of requests, or `RefusedError`."""
+        if options.get("verify", True) is not True or options.get("cert") or options.get("proxies"):
+            raise RefusedError(
+                "verify, cert and proxies cannot be chosen: the set identifies server and client", hint="leave them out"
+            )
+        stream, (connect, whole) = bool(options.get("stream")), _timeout_of(options.get("timeout"), self._timeout)
+        deadline = Deadline(whole)
+        result, use, rejection = self._sent(request, stream, (connect, whole))
+        if self._current.has_newer(use, rejection) and may_repeat(rejection, request.method or "GET", _body(request)):
+            if isinstance(result, requests.Response):
+                result.close()
+            with suppress(TimeoutError):  # the time is over: the first answer stands
+                result = self._sent(request, stream, (connect, deadline.left))[0]
+        if isinstance(result, requests.Response):
+            return result
+        raise result  # no frame here holds the signed copy, and the error has no context
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._current.rest()
+
+    def _sent(
+        self, request: requests.PreparedRequest, stream: bool, timeout: tuple[float, float]
+    ) -> "tuple[requests.Response | Exception, Use[PartnerAdapter], Rejection]":
+        use = self._current.lend()
+        try:
+            result, rejection = use.wire.attempt(request, stream, timeout)
+        finally:
+            self._current.back(use)
+        return result, use, rejection
+
+
+class PartnerAdapter(HTTPAdapter):
+    """Connections with one set. Secrets are added to a copy, last: hooks, redirects and responses never see them."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
         super().__init__(max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools, with our context and connections."""
         super().init_poolmanager(*args, ssl_context=self.credentials.context, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"https": partial(_Pool, through=self.credentials.proxy)}
 
@@ -129,26 +169,20 @@ class _PartnerAdapter(HTTPAdapter):
     def cert_verify(self, *_: Any, **__: Any) -> None:
         """Add nothing: requests would load its CA bundle into the pinned context."""
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **options: Any) -> requests.Response:
-        if options.get("verify", True) is not True or options.get("cert") or options.get("proxies"):
-            raise RefusedError(
-                "verify, cert and proxies cannot be chosen: the set identifies server and client", hint="leave them out"
-            )
-        result = self._attempt(request, options)
-        if isinstance(result, requests.Response):
-            return result
-        raise result  # no frame here holds the signed copy, and the error has no context
-
-    def _attempt(self, request: requests.PreparedRequest, options: dict[str, Any]) -> requests.Response | Exception:
+    def attempt(
+        self, request: requests.PreparedRequest, stream: bool, timeout: tuple[float, float]
+    ) -> tuple[requests.Response | Exception, Rejection]:
+        """Send `request`; return the answer or an error without secrets, and what it says about the set."""
+        limits: Any = urllib3.Timeout(connect=timeout[0], read=timeout[1], total=timeout[1])  # not in the stubs
         try:
-            whole: Any = _timeout_of(options.get("timeout"), self._timeout)  # the stubs know no `Timeout`
-            response = super().send(self._signed(request), stream=options.get("stream", False), timeout=whole)
-        except BrokerError as error:
-            return type(error)(self.credentials.redactor().redact(error.message), hint=error.hint)  # without its frames
+            response = super().send(self._signed(request), stream=stream, timeout=limits)
+        except BrokerError as error:  # without its frames
+            clean = type(error)(self.credentials.redactor().redact(error.message), hint=error.hint)
+            return clean, Rejection.NONE
         except FAILURES as error:
-            return failure(error, request)
+            return failure(error, request), rejection_of(error)
         response.raw.url = request.path_url
-        return PartnerResponse(response, request, self.credentials.redactor)
+        return PartnerResponse(response, request, self.credentials.redactor), rejection_of(response.status_code)
 
     def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         url, body = inside(self.credentials.base_url, request.url or ""), _body(request)
@@ -168,13 +202,13 @@ def _body(request: requests.PreparedRequest) -> bytes | None:
     return body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else None
 
 
-def _timeout_of(given: Any, default: tuple[float, float]) -> urllib3.Timeout:
-    """Return `given`, a time-out as requests takes it, as limits of a whole exchange; None means `default`."""
+def _timeout_of(given: Any, default: tuple[float, float]) -> tuple[float, float]:
+    """Return `given`, a time-out as requests takes it, as seconds to connect and for a whole exchange."""
     if isinstance(given, urllib3.Timeout):
         given = (given.connect_timeout, given.read_timeout)
     pair = given if isinstance(given, tuple) else (given, given)
     connect, whole = (one if isinstance(one, int | float) and one else d for one, d in zip(pair, default, strict=True))
-    return urllib3.Timeout(connect=connect, read=whole, total=whole)
+    return connect, whole
 
 
 class _Response(InTime):

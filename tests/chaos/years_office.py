@@ -15,6 +15,7 @@ import requests
 from cryptography import x509
 
 from broker.client.session import Session
+from broker.client.session import open as opened
 from broker.compose.graph import Broker
 from broker.delivery.directory import publishing
 from broker.errors import BrokerError, PartnerUnavailableError, RefusedError
@@ -229,7 +230,7 @@ class Reader:
         with publishing(self.directory, granted.bundle, (), broker.clock):
             pass
         if self.session is None:
-            self.session = Session(self.directory)
+            self.session = opened(self.directory)
         self.session.follow()
         assert self.session.manifest.generation == granted.bundle.generation
         certificate = x509.load_pem_x509_certificate(granted.bundle.certificate.encode())

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +17,8 @@ import requests
 from partner_standin import Standin
 
 import broker.client
-import broker.client.session as module
-from broker.client.session import NothingPublishedError
+from broker.client import following
+from broker.client.published import NothingPublishedError
 from broker.delivery.directory import CURRENT
 from broker.delivery.formats import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
@@ -26,34 +26,6 @@ from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from tests.support.credential_sets import LEASE, LOGIN, PASSWORD, bundle_of, paper, publish, withdraw
 from tests.support.tls_server import Saying
-
-
-@pytest.fixture(scope="module")
-def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Standin, Bundle]]:
-    with Standin(tmp_path_factory.mktemp("partner"), accounts={LOGIN: PASSWORD}) as partner:
-        yield partner, bundle_of(partner)
-
-
-@pytest.fixture
-def partner(_running: tuple[Standin, Bundle]) -> Iterator[Standin]:
-    yield _running[0]
-    _running[0].faults.clear()
-
-
-@pytest.fixture
-def bundle(_running: tuple[Standin, Bundle]) -> Bundle:
-    return _running[1]
-
-
-@pytest.fixture
-def root(bundle: Bundle, tmp_path: Path) -> Path:
-    publish(tmp_path / "bundle", bundle)
-    return tmp_path / "bundle"
-
-
-@pytest.fixture
-def checks_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHECK_EVERY", 0.0)
 
 
 def test_public_names_are_documented() -> None:
@@ -114,7 +86,7 @@ def test_rotation_is_followed(partner: Standin, bundle: Bundle, root: Path) -> N
 
 
 def test_link_is_read_once_a_second(root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHECK_EVERY", 3600.0)
+    monkeypatch.setattr(following, "CHECK_EVERY", 3600.0)
     with broker.client.open(root) as session:
         publish(root, replace(bundle, generation=8))
         session.get("/fleets")
@@ -157,7 +129,7 @@ def test_withdrawn_bundle_is_reported(root: Path) -> None:
 def test_other_base_url_is_refused(root: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with broker.client.open(root) as session:
         publish(root, replace(bundle, generation=8, base_url="https://api.example.com/v3"))
-        monkeypatch.setattr(module, "CHECK_EVERY", 0.001)
+        monkeypatch.setattr(following, "CHECK_EVERY", 0.001)
         for _ in range(3):
             with pytest.raises(RefusedError, match="keeps its base URL"):
                 session.get("/fleets")
