@@ -10,6 +10,8 @@ export PYTHON
 # Where make chaos keeps what came of each fault
 CHAOS_RESULTS ?= $(CURDIR)/build/chaos
 export CHAOS_RESULTS
+# Without compiled files each run would compile every test and every module of the broker again
+unexport PYTHONDONTWRITEBYTECODE
 
 in_demo := @requirements/install demo &&
 in_test := @requirements/install test &&
@@ -53,8 +55,6 @@ docs: ## rewrite docs/reference from the code
 clean: ## remove .venv, caches and builds
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find broker tests docs bench -name __pycache__ -type d -prune -exec rm -rf {} +
-
-# By hand, and long. Each gets its line in `make help` once there is something behind it.
 
 bench: ## start-up times beside those of bao; bench/NAME runs one
 	$(in_test) found=; for bench in bench/*; do \

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import broker
@@ -50,13 +51,14 @@ def is_empty(file: Path) -> bool:
     return all(isinstance(n, ast.Expr) or "__version__" in bound(n) for n in body)
 
 
-SOURCES = [file for file in committed() if file.suffix == ".py"]
-WITH_CODE = [file for file in PRODUCT if not is_empty(file)]
+@cache
+def with_code() -> list[Path]:
+    return [file for file in PRODUCT if not is_empty(file)]
 
 
 def test_packages_list_what_they_export() -> None:
     wrong = []
-    for file in WITH_CODE:
+    for file in with_code():
         names = public_names(file)
         there = {name for node in tree(file).body for name in bound(node)}
         if file.name == "__init__.py":
@@ -69,7 +71,8 @@ def test_packages_list_what_they_export() -> None:
 
 def test_public_functions_are_used_by_others() -> None:
     """A function that only its module uses begins with an underscore, so that what is public is small."""
-    words = {file: set(re.findall(r"\w+", file.read_text(encoding="utf-8"))) for file in SOURCES}
+    sources = [file for file in committed() if file.suffix == ".py"]
+    words = {file: set(re.findall(r"\w+", file.read_text(encoding="utf-8"))) for file in sources}
     alone = [
         f"{label(file)}: {node.name}"
         for file in MODULES
@@ -83,7 +86,7 @@ def test_public_functions_are_used_by_others() -> None:
 
 
 def test_private_names_stay_in_their_module() -> None:
-    ours = [(file, name) for file in WITH_CODE for name in imports(file) if name.startswith("broker.")]
+    ours = [(file, name) for file in with_code() for name in imports(file) if name.startswith("broker.")]
     last = [(file, name, name.rpartition(".")[2]) for file, name in ours]
     assert not [f"{label(f)}: {name}" for f, name, end in last if end.startswith("_") and not end.endswith("__")]
 

@@ -55,6 +55,7 @@ def test_password_is_typed_twice_unseen(harness: CliHarness) -> None:
 
 def test_ctrl_c_at_a_prompt_stores_nothing(harness: CliHarness) -> None:
     harness.put("added")
+    before = harness.look()
     with on_terminal(harness, "password", "set", "acme") as terminal:
         terminal.wait_for("Password: ")
         terminal.type(f"{TYPED}\n")
@@ -65,20 +66,21 @@ def test_ctrl_c_at_a_prompt_stores_nothing(harness: CliHarness) -> None:
         assert terminal.end() == 130
     assert "interrupted" in terminal.said
     assert TYPED not in terminal.said
-    assert harness.look() == harness.before
+    assert harness.look() == before
 
 
 @pytest.mark.parametrize("words", [("csr", "cancel", "acme"), ("csr", "new", "acme", "--supersede")])
 @pytest.mark.parametrize(("answer", "code"), [("n", 2), ("", 2), ("y", 0)])
 def test_what_is_lost_is_asked_about(harness: CliHarness, words: Sequence[str], answer: str, code: int) -> None:
     harness.put("requested")
+    before = harness.look()
     with on_terminal(harness, *words) as terminal:
         terminal.wait_for("Continue?")
         terminal.type(f"{answer}\n")
         assert terminal.end() == code
     open_still = harness.account.requests[0].closed is None
     assert open_still is (code != 0)
-    assert (harness.look() == harness.before) is open_still
+    assert (harness.look() == before) is open_still
 
 
 def test_init_asks_a_few_questions(harness: CliHarness) -> None:
@@ -150,6 +152,7 @@ def test_a_full_disk_is_told(harness: CliHarness) -> None:
 
 def test_nothing_to_read_from_is_told(harness: CliHarness) -> None:
     harness.put("added")
+    before = harness.look()
     for words in (
         ["password", "set", "acme", "--password-file", "-"],
         ["password", "set", "acme"],
@@ -158,7 +161,7 @@ def test_nothing_to_read_from_is_told(harness: CliHarness) -> None:
         ended = run(harness, *words, stdin=None, preexec_fn=lambda: os.close(0))
         assert ended.code == 2, ended
         assert "Traceback" not in ended.err
-    assert harness.look() == harness.before
+    assert harness.look() == before
 
 
 def test_nowhere_to_write_to_is_no_fault(harness: CliHarness) -> None:
@@ -191,6 +194,7 @@ def test_terminal_without_a_letter_is_fine(harness: CliHarness) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_ends_a_wait_for_vault(harness: CliHarness, number: signal.Signals, code: int) -> None:
     harness.put("added")
+    before = harness.look()
     harness.watched = False
     place = harness.home / "silent"
     with socket.socket(socket.AF_UNIX) as silent:
@@ -206,7 +210,7 @@ def test_signal_ends_a_wait_for_vault(harness: CliHarness, number: signal.Signal
     place.unlink()
     assert process.returncode == code
     assert b"interrupted" in err
-    assert harness.look() == harness.before
+    assert harness.look() == before
 
 
 def test_second_signal_ends_a_waiting_holder(harness: CliHarness) -> None:

@@ -32,12 +32,19 @@ KEPT: Final = ("broker.toml", "roles", "given")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """All that a command might have changed: versions in Vault, tokens alive, files by digest."""
+class Beside:
+    """What a command might have changed beside documents: tokens alive, files by digest."""
 
-    documents: Mapping[str, str]
     tokens: frozenset[str]
     files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All that a command might have changed; `documents` are the versions in Vault."""
+
+    documents: Mapping[str, str]
+    beside: Beside
 
 
 @dataclass
@@ -46,10 +53,11 @@ class CliHarness:
 
     saved: SavedStates
     state: str = ""
-    before: Look | None = None
+    before: Beside | None = None
     writes: list[str] = field(default_factory=list)  # what the commands of this test wrote to Vault, and Vault took
     watched: bool = True  # whether all of them ran in this process, where writes are seen
     _good: dict[str, bytes] = field(default_factory=dict)
+    _passwords: object = None  # the partner's hashes of PASSWORD: to make one takes longer than most commands
 
     @property
     def home(self) -> Path:
@@ -79,10 +87,14 @@ class CliHarness:
         if self.state != state or self.writes or not self.watched:
             self._lay_out()
             self.saved.put(state)
-            self.state, self.before = state, self.look()
-            self.writes, self.watched = [], True
+            self.state, self.writes, self.watched = state, [], True
+            self.remember()
         elif self.before:  # tests without this harness may have left tokens in the same vault
             self.before = replace(self.before, tokens=self._tokens())
+
+    def remember(self) -> None:
+        """Take what is there now for what `assert_unchanged` expects."""
+        self.before = self._beside()
 
     def run(
         self,
@@ -149,8 +161,8 @@ class CliHarness:
         assert len(self.partner.authorities.issuing) == 1
         self.partner.faults.clear()
         self.partner.log.clear()
-        self.partner.registry.set_password(LOGIN, PASSWORD)
-        self.partner.registry.unlock(LOGIN)
+        if self.partner.registry.unlock(LOGIN).passwords != self._passwords:
+            self._passwords = self.partner.registry.set_password(LOGIN, PASSWORD).passwords
         if self.writes or not self.watched or not self.before or self._files() != self.before.files:
             self.state, self.before = "", None
         self.writes, self.watched = [], True
@@ -167,7 +179,10 @@ class CliHarness:
         vault = self.saved.system.vault.admin
         kept = (path for path in self._paths() if not path.startswith("signers/"))
         documents = {path: str(sorted(vault.versions(path).items())) for path in kept}
-        return Look(documents, self._tokens(), self._files())
+        return Look(documents, self._beside())
+
+    def _beside(self) -> Beside:
+        return Beside(self._tokens(), self._files())
 
     def _tokens(self) -> frozenset[str]:
         admin = self.saved.system.vault.admin

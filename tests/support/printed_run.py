@@ -62,7 +62,7 @@ class PrintedRuns:
             name in _SERVERS or "acme/nothing" in found.words
         ):  # whether an application exists is told its consumers only
             return
-        self.harness.state = ""
+        self.harness.tidy()
         self.harness.put(state)
         for line in (*before, *(["evidence anchor"] if "--key-to" in found.words else ())):  # as its hint says
             self.harness.run(line)
@@ -73,7 +73,6 @@ class PrintedRuns:
             variables["VAULT_TOKEN"] = self._administrator()
         line = shlex.join([*words, *_CONSENT.get(name, ())])
         ended = self.harness.run(line, input=b"another\n", env=variables)
-        self.harness.watched = False  # the state is put again
         judged = name.startswith(_JUDGES) or "--draft" in found.words  # a draft answers a reply that is refused
         refused = ended.code == 6 and (judged or "login_rejected" in ended.err)
         assert ended.code == 0 or refused, f"{found} in state {state}: {ended.code}\n{ended.err}"

@@ -42,6 +42,7 @@ def imports(file: Path) -> Iterator[str]:
             yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
 
 
+@cache
 def committed() -> list[Path]:
     """Return the files that a commit of everything would hold; all but hidden ones without Git."""
     listed = subprocess.run(
