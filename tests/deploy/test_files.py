@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import yaml
 
 from tests.support.deployed import DEPLOY, manifests
+from tests.support.external_secrets import ExternalSecret
 
 BIN: Final = Path(sys.executable).parent
+EXTERNAL: Final = "external-secrets.io/v1"
 LABEL: Final = {"app.kubernetes.io/name": "credential-broker"}
 
 
@@ -37,10 +40,22 @@ def test_kubernetes_accepts_the_manifests(tmp_path: Path) -> None:
     file = tmp_path / "built.yaml"
     built = [one for one in manifests("example") if one["kind"] != "ServiceMonitor"]
     built.append(yaml.safe_load((DEPLOY / "kubernetes" / "application.yaml").read_text()))
+    built += [one for one in ExternalSecret().documents if one["apiVersion"] != EXTERNAL]
     file.write_text(yaml.safe_dump_all(built))
     said = passes("kubernetes-validate", "--strict", file)
     assert said.count("INFO") == len(built)
     assert "WARN" not in said
+
+
+@pytest.mark.slow
+def test_the_external_secret_fits_its_schema(tmp_path: Path) -> None:
+    """A schema of ours: the operator's own has a megabyte. It knows the fields that the manifest uses."""
+    ours = {one["kind"]: one for one in ExternalSecret().documents if one["apiVersion"] == EXTERNAL}
+    assert set(ours) == {"SecretStore", "ExternalSecret"}
+    files = [tmp_path / f"{kind}.json" for kind in ours]
+    for file, one in zip(files, ours.values(), strict=True):
+        file.write_text(json.dumps(one))
+    passes("check-jsonschema", "--schemafile", Path(__file__).with_name("external-secrets.schema.json"), *files)
 
 
 def selectors(manifest: dict[str, Any]) -> dict[str, str]:

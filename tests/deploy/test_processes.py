@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import yaml
 
 from tests.service.test_tls import write_pair
 from tests.support.deployed import DEPLOY, Workload, entrypoint, manifests
+from tests.support.external_secrets import ExternalSecret
 from tests.support.https_server import https_server, token_review
 from tests.support.issuer import Issuer
 from tests.support.ports import free_ports
@@ -190,6 +192,18 @@ def add_role(system: System, url: str, ca: str) -> None:
     admin.call("POST", f"auth/kubernetes-{mount}/role/broker-server", role)
 
 
+def assert_external_secret(application: Workload, home: Path) -> None:
+    """The request of external-secrets.yaml gets the bundle, and comes again before its lease has ended."""
+    asked = ExternalSecret()
+    data = asked.fetched((home / "token/token").read_text(), home / "tls/tls.crt", application.places)
+    assert {type(value) for value in data.values()} == {str}, "the operator takes no other"
+    assert (data["password"], data["generation"]) == (PASSWORD, "1")
+    assert data["tls.key"].startswith("-----BEGIN PRIVATE KEY-----")
+    assert datetime.now(UTC) + asked.refreshes < datetime.fromisoformat(data["expires"])
+    with pytest.raises(httpx.HTTPStatusError, match=r"40[13]"):  # not 404, for which the operator has a policy
+        asked.fetched("no-jwt", home / "tls/tls.crt", application.places)
+
+
 def container_spec() -> dict[str, Any]:
     deployment = next(one for one in manifests("example") if one["kind"] == "Deployment")
     spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
@@ -212,6 +226,7 @@ def test_pods_serve_and_are_served(pod: Workload, application: Workload, tmp_pat
             assert (files / "current/password").read_text() == PASSWORD
         assert sidecar.returncode == 0
         assert not list(files.iterdir())
+        assert_external_secret(application, tmp_path)
         shown = httpx.get(f"http://{health}/metrics", trust_env=False).text
         assert not {name for name in names_in_rules() if f"# HELP {name} " not in shown}
     assert process.returncode == 0
