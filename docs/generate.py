@@ -196,9 +196,9 @@ def exit_codes() -> Iterator[str]:
     ]
     yield from _table(("code", "kind", "meaning"), [(f"{n}", *rest) for n, *rest in sorted(rows, key=lambda r: r[0])])
     yield ""
-    yield "With `-o json` an error is an object on stdout, always with the same keys: `success` is false, `code` the"
-    yield "kind, `message` what was wrong, `hint` what to do or null, `retryable` whether the same command may succeed"
-    yield "later, and `verdict` the partner's, where it was asked, else null."
+    yield "With `-o json` an error is an object on stdout, always with the same keys: `version` is 1, `success` is"
+    yield "false, `code` the kind, `message` what was wrong, `hint` what to do or null, `retryable` whether the same"
+    yield "command may succeed later, and `verdict` the partner's, where it was asked, else null."
 
 
 def commands() -> Iterator[str]:

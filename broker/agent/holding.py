@@ -43,13 +43,14 @@ class Held:
 
     def __init__(self, source: Source, wanted: Wanted, publish: Publish, clock: Clock, say: Say = log.info) -> None:
         self._source = source
-        self._wanted = wanted
+        self.wanted = wanted
         self._publish = publish
         self._clock = clock
         self._say = say
         self._open = ExitStack()
         self._displaced: list[_Displaced] = []
         self._renews_at: datetime | None = None
+        self._staying: tuple[Path, ...] | None = None
         self.followed: Callable[[], None] = lambda: None  # is called when the files are of another generation
         self.granted = source.grant(wanted)  # there is no file yet
         self._news = _News(source, lambda: self.granted)
@@ -64,6 +65,11 @@ class Held:
         except BaseException:
             self._source.give_back(self.granted)
             raise
+
+    @property
+    def renews(self) -> bool:
+        """Whether the lease can be renewed."""
+        return self._source.renews
 
     @property
     def path(self) -> Path:
@@ -102,8 +108,10 @@ class Held:
             news.go_on()
 
     def withdraw(self) -> tuple[Path, ...]:
-        """Remove the files; return what stays. If it raises, the files that are left stay recorded."""
-        return self._files.withdraw()
+        """Remove the files, once; return what stays. If it raises, the files that are left stay recorded."""
+        if self._staying is None:
+            self._staying = self._files.withdraw()
+        return self._staying
 
     def give_back(self) -> None:
         """Record that the bundle is no longer held, nor those whose files it displaced."""
@@ -129,9 +137,9 @@ class Held:
         """Hold the newest generation for longer; return whether that was possible."""
         before, generation = self.granted, self.path.name
         if heard and heard.event is Event.GENERATION:
-            after = self._source.grant(self._wanted)
+            after = self._source.grant(self.wanted)
         else:  # also to be sure that it has ended: the identity that waited may have
-            after = self._source.renew(self._wanted, before)
+            after = self._source.renew(self.wanted, before)
         if after is before:
             return False
         is_new = after.lease.id != before.lease.id
@@ -177,7 +185,7 @@ class Held:
         with ExitStack() as opened:
             files = opened.enter_context(self._publish(granted.bundle))
             self._open.close()
-            self._open, self._files = opened.pop_all(), files
+            self._open, self._files, self._staying = opened.pop_all(), files, None
 
     def _returned(self, before: Granted) -> None:
         try:

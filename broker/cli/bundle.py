@@ -1,29 +1,27 @@
 """`broker bundle`: credentials for an application, for a limited time."""
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext, suppress
-from datetime import timedelta
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
-from broker.agent.holding import Held
+from broker.agent.holding import Held, Publish
+from broker.cli.asked import Asked, asked_options
+from broker.cli.credential import EXEC_CREDENTIAL, EXEC_INFO, exec_api, show_credential, show_exec_credential
 from broker.cli.noun import Noun
-from broker.cli.options import application_argument
-from broker.cli.output import note, wrote_json
+from broker.cli.output import note, take_format, wants, wants_json
 from broker.cli.start import Start
-from broker.cli.through import service, token
-from broker.delivery.directory import CURRENT, publishing
+from broker.delivery.directory import CURRENT, published, publishing
 from broker.delivery.formats import DEFAULT, FileFormat
+from broker.delivery.reuse import is_fresh, shared
 from broker.delivery.root import default_root, is_memory
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError
-from broker.model.bundle import Granted, Source, Wanted
-from broker.model.duration import duration_text, parse_duration
-from broker.model.lease import LONGEST, Caller
-from broker.model.names import AccountName
+from broker.model.bundle import Wanted
+from broker.model.duration import duration_text
+from broker.model.lease import LONGEST
 from broker.signals import held_back
 
 _EXTRAS = ("keystore.p12", "truststore.p12", "curl.conf", "env")
@@ -66,25 +64,24 @@ def command() -> None:
 
 
 @command.verb("get", cls=_WithFormats, example=_EXAMPLE)
-@application_argument
-@click.option("--consumer-token-file", default="", metavar="PATH|-", help="Vault token of the consumer.")
+@asked_options
 @click.option("--to", "directory", default="", metavar="DIR", help="Directory for the files.  [default: in memory]")
-@click.option("--ttl", default="", metavar="DURATION", help="Lifetime, such as 15m; one hour at most.")
 @click.option(
     "--format", "formats", multiple=True, metavar="FILE", type=_Format(_EXTRAS), help="Extra file (repeatable)."
 )
 @click.option("--hold", is_flag=True, help="Keep running, follow rotations; remove the files at the end.")
 @click.option("--allow-expired", is_flag=True, help="Issue it even if the certificate has expired.")
-def get(
-    start: Start,
-    application: tuple[AccountName, str],
-    consumer_token_file: str,
-    directory: str,
-    ttl: str,
-    formats: Sequence[str],
-    hold: bool,
-    allow_expired: bool,
-) -> None:
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", EXEC_CREDENTIAL]),
+    default="table",
+    show_default=True,
+    expose_value=False,
+    callback=take_format,
+    help="Format of the output; exec-credential is for kubectl.",
+)
+def get(start: Start, asked: Asked, directory: str, formats: Sequence[str], hold: bool) -> None:
     """Write the account's current generation to a directory: key, certificate, CAs, login, password, client_id.
 
     A direct bundle holds the partner's own credentials: a copy of it works until the certificate expires. Without
@@ -92,27 +89,56 @@ def get(
 
     With BROKER_ADDR set, it comes from that service, and BROKER_AUTH may name the identity in place of the token file.
     Then --hold renews the lease until a signal, or until lease, right or account are taken away.
+
+    With -o json or exec-credential it is a credential process: it asks nobody, and processes with the same options
+    share a bundle while half of its lease is left.
     """
-    account, name = application
-    root = _root(start, account, name, directory)
-    length = parse_duration(ttl or start.config["bundle.ttl"])
-    source = bundle_source(start, consumer_token_file)
-    publish = partial(publishing, root, formats=[FileFormat(f) for f in formats], clock=start.clock)
+    api = exec_api(os.environ.get(EXEC_INFO, "")) if wants(EXEC_CREDENTIAL) else ""
+    if hold and api:
+        raise InputError("a credential process does not stay", hint="leave out --hold, or use -o json")
+    wanted, extra = asked.wanted(start), [FileFormat(f) for f in formats]
+    root = _root(start, wanted, directory)
     # Signals still end this: Vault may be slow, and there is no file yet
-    held = Held(source, Wanted(account, name, length, allow_expired=allow_expired), publish, start.clock, note)
-    with held_back() if hold else nullcontext() as signals, closing(held):
+    fetch = partial(_fetched, start, asked, partial(publishing, root, formats=extra, clock=start.clock))
+    if hold:
+        _hold(fetch(), root)
+    elif not api and not wants_json():
+        _published(fetch())
+    else:
+        found = shared(
+            root,
+            asked.origin(start),
+            lambda manifest: is_fresh(manifest, wanted, extra, start.clock()),
+            lambda: _published(fetch()),
+        )
+        show_exec_credential(found, api) if api else show_credential(found)
+
+
+def _fetched(start: Start, asked: Asked, publish: Publish) -> Held:
+    return Held(asked.source(start), asked.wanted(start), publish, start.clock, note)
+
+
+def _published(held: Held) -> None:
+    """Write the files, which stay."""
+    with closing(held):
         held.publish()
-        if signals is None:
-            _say(held, length, "the files are not removed then (use --hold)")
-            return
-        _follow(held, signals, length, "renewed, until a signal" if source.renews else "then the files are removed")
+        _say(held, "the files are not removed then (use --hold)")
 
 
-def _follow(held: Held, signals: frozenset[int], asked: timedelta, afterwards: str) -> None:
+def _hold(held: Held, root: Path) -> None:
+    """Write the files, and hold them."""
+    with held_back() as signals, closing(held):
+        held.publish()
+        _follow(held, root, signals)
+
+
+def _follow(held: Held, root: Path, signals: frozenset[int]) -> None:
     """Hold the files until a signal, or the end of lease or right. Then remove them."""
     over: BrokerError | None = None
     try:
-        _say(held, asked, afterwards)
+        if wants_json() and (found := published(root)):
+            show_credential(found)
+        _say(held, "renewed, until a signal" if held.renews else "then the files are removed")
         stopped = held.follow(signals)
     except (DeniedError, RefusedError) as error:
         over = error
@@ -129,10 +155,10 @@ def _follow(held: Held, signals: frozenset[int], asked: timedelta, afterwards: s
         raise over
 
 
-def _say(held: Held, asked: timedelta, afterwards: str) -> None:
-    granted, current = held.granted, held.path.with_name(CURRENT)
-    bundle, lease = granted.bundle, granted.lease
-    if not wrote_json(_credential(granted, held.path, current)):
+def _say(held: Held, afterwards: str) -> None:
+    bundle, lease, asked = held.granted.bundle, held.granted.lease, held.wanted.ttl
+    if not (wants_json() or wants(EXEC_CREDENTIAL)):
+        current = held.path.with_name(CURRENT)
         click.echo(current)
         note(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
         note(f"until {lease.expires:%F %TZ}; {afterwards}")
@@ -140,18 +166,8 @@ def _say(held: Held, asked: timedelta, afterwards: str) -> None:
         note(f"requested: {duration_text(asked)}; a lease lasts an hour at most, and no longer than the certificate")
 
 
-def bundle_source(start: Start, token_file: str, say: Callable[[str], None] = note) -> Source:
-    """Return the service if one is configured, else the use-case with this host's login."""
-    if not start.config["service.address"] and not token_file:
-        raise InputError(
-            "no identity of a consumer is given",
-            hint="--consumer-token-file PATH; or BROKER_ADDR and BROKER_AUTH for a broker service",
-        )
-    return service(start, token_file, say) or start.broker.issuing.issuer(Caller(token(token_file)))
-
-
-def _root(start: Start, account: AccountName, application: str, directory: str) -> Path:
-    configured = start.config["bundle.directory"]
+def _root(start: Start, wanted: Wanted, directory: str) -> Path:
+    account, application, configured = wanted.account, wanted.application, start.config["bundle.directory"]
     if directory:
         root = Path(directory).absolute()
     elif configured:
@@ -161,20 +177,3 @@ def _root(start: Start, account: AccountName, application: str, directory: str) 
     if not is_memory(root):
         note(f"warning: {root} is on a disk, where removed files can be recovered; use a directory in /dev/shm")
     return root
-
-
-def _credential(granted: Granted, published: Path, current: Path) -> dict[str, Any]:
-    bundle = granted.bundle
-    return {
-        "version": 1,
-        "success": True,
-        "account": bundle.account,
-        "application": bundle.application,
-        "generation": bundle.generation,
-        "expiration": granted.lease.expires,
-        "not_after": bundle.not_after,
-        "base_url": bundle.base_url,
-        "client_id": bundle.client_id,
-        "directory": str(current),
-        "files": {path.name: str(path) for path in sorted(published.iterdir())},
-    }

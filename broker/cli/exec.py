@@ -13,8 +13,7 @@ import click
 
 from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, replaced_by, supervised
-from broker.cli.bundle import bundle_source
-from broker.cli.options import application_argument
+from broker.cli.asked import Asked, asked_options
 from broker.cli.start import Start
 from broker.delivery.directory import CURRENT, cleared, publishing
 from broker.delivery.formats import DEFAULT, FileFormat, render
@@ -22,8 +21,6 @@ from broker.delivery.root import LeftBehindError, default_root, held
 from broker.errors import BrokerError, InputError
 from broker.memfd import path_of, sealed
 from broker.model.bundle import Bundle, Source, Wanted
-from broker.model.duration import parse_duration
-from broker.model.names import AccountName
 from broker.telemetry import log
 
 _NAMES: Final[Mapping[str, str]] = {  # the variable of each file
@@ -57,23 +54,12 @@ class _OnRotation(click.ParamType[int]):
     "exec",
     epilog="Example: broker exec acme/reporting --on-rotation HUP -- ./fetch-fleets --all",
 )
-@application_argument
-@click.option("--consumer-token-file", default="", metavar="PATH|-", help="Vault token of the consumer.")
+@asked_options
 @click.option("--on-rotation", type=_OnRotation(), default=None, help="Restart the program, or send it a signal.")
 @click.option("--memfd", is_flag=True, help="Become the program, with files in its memory that outlive no process.")
-@click.option("--ttl", default="", metavar="DURATION", help="Lifetime of the lease, such as 15m; one hour at most.")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def command(
-    start: Start,
-    /,
-    application: tuple[AccountName, str],
-    consumer_token_file: str,
-    on_rotation: int | None,
-    memfd: bool,
-    ttl: str,
-    program: tuple[str, ...],
-) -> int:
+def command(start: Start, /, asked: Asked, on_rotation: int | None, memfd: bool, program: tuple[str, ...]) -> int:
     """Run a program with a bundle: variables name its files, and no variable or argument holds a secret.
 
     PARTNER_BASE_URL, PARTNER_CERT, PARTNER_KEY, PARTNER_CA, PARTNER_COMBINED, PARTNER_USERNAME_FILE,
@@ -87,14 +73,13 @@ def command(
     it cannot be run, 125 if the broker failed.
     """
     try:
-        wanted = Wanted(*application, parse_duration(ttl or start.config["bundle.ttl"]))
-        source = bundle_source(start, consumer_token_file, log.info)
-        asked = Program(program, _scrubbed(os.environ, start.config["service.auth"]), on_rotation or 0)
+        wanted, source = asked.wanted(start), asked.source(start, log.info)
+        run = Program(program, _scrubbed(os.environ, start.config["service.auth"]), on_rotation or 0)
         if not memfd:
-            return _beside(asked, source, wanted, start)
+            return _beside(run, source, wanted, start)
         if on_rotation:
             raise InputError("--memfd follows no rotation", hint="leave out --on-rotation, or --memfd")
-        replaced_by(_with(asked, _in_memory(source.grant(wanted).bundle)))
+        replaced_by(_with(run, _in_memory(source.grant(wanted).bundle)))
     except NotStartedError as error:
         click.echo(f"error: {error}", err=True)
         return error.code
@@ -111,8 +96,10 @@ def _beside(program: Program, source: Source, wanted: Wanted, start: Start) -> i
         try:
             return supervised(files, _with(program, _published(files.granted.bundle, files.path)))
         finally:
-            with suppress(LeftBehindError):  # withdrawn before, as its lease had ended
+            try:
                 files.withdraw()
+            except LeftBehindError as error:  # the code of the program is kept
+                click.echo(f"error: {error.message}", err=True)
             with suppress(BrokerError):
                 files.give_back()
             with suppress(OSError):

@@ -79,6 +79,7 @@ def _print_json(error: BrokerError) -> None:
     """Print the error, always with the same keys; `verdict` is the partner's, if it was asked."""
     verdict = getattr(error, "verdict", None)
     shown = {
+        "version": 1,
         "success": False,
         "code": error.kind.value,
         "message": error.message,

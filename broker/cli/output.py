@@ -48,7 +48,12 @@ OUTPUT: Final = click.Option(  # of every command; read by `wants_json`
 
 def wants_json() -> bool:
     """Return whether the command was given `-o json`."""
-    return click.get_current_context().meta.get(_FORMAT) == "json"
+    return wants("json")
+
+
+def wants(name: str) -> bool:
+    """Return whether the command was given `-o` with this format."""
+    return click.get_current_context().meta.get(_FORMAT) == name
 
 
 def wrote_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bool:
@@ -56,7 +61,7 @@ def wrote_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bool:
 
     No cell is a formula or has control characters, whatever its text.
     """
-    if click.get_current_context().meta.get(_FORMAT) != "csv":
+    if not wants("csv"):
         return False
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)

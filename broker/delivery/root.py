@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from broker.errors import FULL, ConflictError, InputError, StorageFullError
 from broker.model.secret import Secret
@@ -24,7 +24,7 @@ _FILE_MODE: Final = 0o600  # of public files too
 _DIRECTORY_MODE: Final = 0o700
 _PATIENCE: Final = 10.0  # seconds; publishing takes milliseconds
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OURS: Final = re.compile(r"\.?(gen-\d|current)")
+_OURS: Final = re.compile(r"\.?(gen-\d|current)|\.fetched$")
 _GONE: Final = 3  # times that the directory may be replaced while its lock is awaited
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _MEMORY: Final = r"^\S+ \S+ {}:{} .*? - (?:tmpfs|ramfs) "  # proc(5): the device, and after a lone hyphen the type
@@ -100,6 +100,12 @@ class Root:
             if stat.S_IMODE(mode) != _FILE_MODE:
                 os.fchmod(file.fileno(), _FILE_MODE)
             return Secret(file.read())
+
+    def appended(self, name: str) -> BinaryIO:
+        """Open a file of ours for reading and appending; make it if it is missing; raise `UnusableDirectoryError`."""
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with _as_unusable(self.path / name):
+            return os.fdopen(os.open(name, flags, _FILE_MODE, dir_fd=self._fd), "r+b", buffering=0)
 
     def remove(self, directory: str, ours: frozenset[str]) -> None:
         """Remove the files named in `ours` from `directory`, and the directory if that empties it.

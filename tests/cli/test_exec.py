@@ -114,6 +114,13 @@ def test_sigterm_ends_the_program_too(bench: Bench) -> None:
     assert not bench.left
 
 
+def test_moved_file_keeps_the_code(bench: Bench) -> None:
+    code, _, complained = bench.run("--", "sh", "-c", "mv $PARTNER_KEY $HOME/moved; exit 3")
+    assert code == 3
+    assert "tls.key cannot be found" in complained
+    assert [path.name for path in bench.left] == ["moved"]
+
+
 def test_next_run_removes_what_a_kill_left(bench: Bench) -> None:
     process = bench.start("--", "sh", "-c", "echo $$; exec sleep 60")
     assert process.stdout

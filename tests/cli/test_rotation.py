@@ -53,7 +53,7 @@ def test_each_fault_has_verdict_and_code(harness: CliHarness, name: str) -> None
     verdict = SHOWN[name].verdict
     code = EXIT.get(verdict, 6)
     assert ended.code == code, ended
-    assert set(ended.json) == {"success", "code", "message", "hint", "retryable", "verdict"}
+    assert set(ended.json) == {"version", "success", "code", "message", "hint", "retryable", "verdict"}
     assert ended.json["verdict"] == verdict
     assert ended.json["code"] == {4: "partner-unavailable", 6: "refused"}[code]
     assert verdict in ended.err

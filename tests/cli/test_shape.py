@@ -93,7 +93,7 @@ def test_json_and_a_file_do_not_share_stdout(harness: CliHarness, line: str) -> 
 def refused(ended: Any) -> dict[str, Any]:
     """Return the error that a program reads, and check that people read it too."""
     found = json.loads(ended.out)
-    assert set(found) == {"success", "code", "message", "hint", "retryable", "verdict"}
+    assert set(found) == {"version", "success", "code", "message", "hint", "retryable", "verdict"}
     assert found["success"] is False
     assert found["message"]
     assert found["hint"] is None or found["hint"] in ended.err

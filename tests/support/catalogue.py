@@ -272,6 +272,7 @@ CASES: Final = (
         writes="vault disk",
         before=(f"bundle get {GET}", f"app set {SET}"),
     ),
+    Case("bundle get (credential process)", f"{GET} -o json", roles=SERVER, writes="vault disk"),
     Case("bundle get --hold", f"{GET} --hold --ttl 1s", roles=SERVER, writes="vault disk", holds=True),
     Case("exec", "{account}/{application} --consumer-token-file {token} -- true", roles=SERVER, apart=True),
     Case("lease list", state="held", roles=AUDITOR),

@@ -1,0 +1,68 @@
+"""The bundle that a command asks for, and as which consumer: the options that `bundle get` and `exec` share."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+from broker.cli.options import application_argument
+from broker.cli.output import note
+from broker.cli.start import Start
+from broker.cli.through import service, token
+from broker.errors import InputError
+from broker.model.bundle import Source, Wanted
+from broker.model.duration import parse_duration
+from broker.model.lease import Caller
+from broker.model.names import AccountName
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A bundle of ACCOUNT/APPLICATION, for the consumer whose token is in a file, or the one that BROKER_AUTH names."""
+
+    application: tuple[AccountName, str]
+    token_file: str
+    ttl: str
+    allow_expired: bool = False
+
+    def wanted(self, start: Start) -> Wanted:
+        """Return the request for the bundle."""
+        ttl = parse_duration(self.ttl or start.config["bundle.ttl"])
+        return Wanted(*self.application, ttl, allow_expired=self.allow_expired)
+
+    def source(self, start: Start, say: Callable[[str], None] = note) -> Source:
+        """Return the service if one is configured, else the use-case with this host's login; raise `InputError`."""
+        if not start.config["service.address"] and not self.token_file:
+            raise InputError(
+                "no identity of a consumer is given",
+                hint="--consumer-token-file PATH; or BROKER_ADDR and BROKER_AUTH for a broker service",
+            )
+        return service(start, self.token_file, say) or start.broker.issuing.issuer(Caller(token(self.token_file)))
+
+    def origin(self, start: Start) -> str:
+        """Return a digest of where the bundle comes from and who asks; "" for a token on standard input."""
+        if self.token_file == "-":  # noqa: S105  # no password
+            return ""
+        config = start.config
+        named = (config["service.address"], config["vault.address"], config["vault.namespace"], config["vault.mount"])
+        return hashlib.sha256("\0".join((*named, self.token_file or config["service.auth"])).encode()).hexdigest()
+
+
+def asked_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """ACCOUNT/APPLICATION, --consumer-token-file, --ttl, and a command's --allow-expired, as the parameter `asked`."""
+
+    @wraps(function)
+    def command(*args: Any, application: Any, consumer_token_file: str, ttl: str, **given: Any) -> Any:
+        asked = Asked(application, consumer_token_file, ttl, given.pop("allow_expired", False))
+        return function(*args, asked=asked, **given)
+
+    options = (
+        ("--consumer-token-file", "PATH|-", "Vault token of the consumer."),
+        ("--ttl", "DURATION", "Lifetime of the lease, such as 15m; one hour at most."),
+    )
+    for name, metavar, text in reversed(options):
+        command = click.option(name, default="", metavar=metavar, help=text)(command)
+    return application_argument(command)
