@@ -12,7 +12,7 @@ KEPT: Final = 64  # changes in the document: who missed more looks at everything
 # Fields of an account that no bundle depends on, beside those that `_delivered` looks into
 _OWN: Final = frozenset({
     "subject", "created_at", "contacts", "renew_before", "requests", "certificates", "anchors", "issuing", "trust",
-    "secrets", "tries", "breaker", "not_before", "head", "outbox", "doomed_keys", "doomed_secrets",
+    "secrets", "tries", "breaker", "not_before", "head", "outbox", "doomed_keys", "doomed_secrets", "password_rotation",
 })  # fmt: skip
 _HEARD: Final = tuple(f.name for f in fields(Account) if f.name not in _OWN | {"applications", "generations"})
 

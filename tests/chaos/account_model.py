@@ -5,11 +5,13 @@ It imports nothing of the broker, so it cannot agree with a mistake that the bro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["Generation", "Request", "State", "state_of"]
+__all__ = ["PASSWORD_STEPS", "Generation", "Request", "State", "state_of"]
+
+PASSWORD_STEPS: Final = ("asked", "set", "stored", "tried", "promoted", "dead")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +19,17 @@ class Request:
     number: int
     status: str = "open"
     sent: frozenset[str] = frozenset()  # references of its submissions
+    key: int = 0  # its slot
+    known: bool = False  # others know the key
+    dead: bool = False  # the partner takes no certificate of that key any more
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A set, or what a candidate changes of one: a key, a password, or both; 0 is no change."""
+    """A set, or what a candidate changes of one: a certificate, a password, or both; 0 is no change."""
 
     number: int
-    key: int
+    key: int  # the number of the request that its certificate answers
     password: int
     stage: str = "candidate"
     order: int = 0  # of its last move
@@ -48,6 +53,11 @@ class State:
     flying: bool = False  # a canary is on its way
     snoozed: bool = False
     renewal: str = "auto"
+    suspended: bool = False
+    reuse: bool = False  # the profile allows another certificate for the same key
+    rotation: tuple[int, frozenset[str]] | None = None  # of the password: the old one, and the steps that are done
+    held: frozenset[int] = frozenset()  # generations that a consumer holds
+    lease_key: tuple[int, bool] = (0, False)  # the newest, and whether it is younger than a day
 
     @property
     def open(self) -> Request | None:
@@ -61,7 +71,7 @@ class State:
     def visible(self) -> tuple[object, ...]:
         """Return the visible state of a document, to compare two states."""
         generations = tuple(replace(g, order=0) for g in self.generations)
-        settings = (self.snoozed, self.renewal)
+        settings = (self.snoozed, self.renewal, self.suspended, self.rotation, self.held, self.lease_key)
         return (self.requests, generations, self.applications, self.password, self.breaker, self.flying, settings)
 
     def request(self, number: int) -> Request:
@@ -69,6 +79,13 @@ class State:
 
     def generation(self, number: int) -> Generation:
         return self.generations[number - 1]
+
+    def slot(self, generation: Generation) -> int:
+        """Return the slot of a generation's key, 0 if it changes no certificate."""
+        return self.request(generation.key).key if generation.key else 0
+
+    def known(self, slot: int) -> bool:
+        return any(r.key == slot and r.known for r in self.requests)
 
     def candidates(self) -> list[Generation]:
         return [g for g in self.generations if g.stage == "candidate"]
@@ -127,6 +144,27 @@ class State:
             if c.number < generation.number and ((c.key and generation.key) or (c.password and generation.password))
         ]
 
+    def compromised(self) -> State:
+        """Note that others know the current key: an open request and candidates with it are over."""
+        assert self.current
+        slot = self.slot(self.current)
+        if self.known(slot):
+            return self
+        after = replace(self, requests=tuple(replace(r, known=r.known or r.key == slot) for r in self.requests))
+        if after.open and after.open.key == slot:
+            after = after.with_request(replace(after.open, status="superseded"))
+        for candidate in self.candidates():
+            if self.slot(candidate) == slot:
+                after = after.staged(candidate.number, "rejected")
+        return after
+
+    def noted(self, step: str, password: int) -> State:
+        """Note a step of the password rotation; another password that is stored is not tried yet."""
+        if self.rotation is None or password <= self.rotation[0]:
+            return self
+        old, done = self.rotation
+        return replace(self, rotation=(old, (done - set(PASSWORD_STEPS[2:5]) if step == "stored" else done) | {step}))
+
     def born(self, key: int, password: int) -> State:
         number = len(self.generations) + 1
         return self._put(Generation(number, key, password, "candidate", self.next_order))
@@ -139,26 +177,31 @@ def _placed(items: tuple[Any, ...], item: Any) -> tuple[Any, ...]:
     return (*items[: item.number - 1], item, *items[item.number :])
 
 
-def state_of(document: Mapping[str, Any], *, good: Collection[int] = (), taken: int = 0) -> State:
+def state_of(
+    document: Mapping[str, Any],
+    *,
+    good: Collection[int] = (),
+    taken: int = 0,
+    held: Collection[int] = (),
+    lease_key: tuple[int, bool] = (0, False),
+) -> State:
     """Return the state that an account's document shows, as Vault keeps it."""
     value = document["value"]
-    generations = tuple(
-        Generation(
-            g["number"],
-            int(g["parts"]["key"].partition(":")[2] or 0),
-            g["parts"]["secrets"].get("password", 0),
-            g["stage"],
-            g["order"],
-        )
-        for g in value["generations"]
-    )
     requests = tuple(
-        Request(r["number"], r["closed"] or "open", frozenset(s["reference"] for s in r["submissions"]))
+        Request(
+            r["number"],
+            r["closed"] or "open",
+            frozenset(s["reference"] for s in r["submissions"]),
+            _slot(r["key"]),
+            r["compromised"] is not None,
+            r["revoked_at"] is not None,
+        )
         for r in value["requests"]
     )
+    rotation = value["password_rotation"]
     return State(
         requests,
-        generations,
+        tuple(_generations(value["generations"], [r.number for r in requests if r.status == "answered"])),
         frozenset((a["name"], a["client_id"]) for a in value["applications"]),
         value["secrets"].get("password", 0),
         breaker=value["breaker"] is not None,
@@ -167,4 +210,25 @@ def state_of(document: Mapping[str, Any], *, good: Collection[int] = (), taken: 
         flying=any(not t["verdict"] for t in value["tries"]),
         snoozed=value["snoozed"] is not None,
         renewal=value["renewal"],
+        suspended=value["suspended"] is not None,
+        reuse=value["profile"] == "own",
+        rotation=rotation and (rotation["old"], frozenset(s["step"] for s in rotation["steps"])),
+        held=frozenset(held),
+        lease_key=lease_key,
     )
+
+
+def _generations(stored: Collection[Mapping[str, Any]], answered: Collection[int]) -> Iterator[Generation]:
+    """Yield generations; as one request is open at a time, certificates came in the order of those answered."""
+    certificates = dict(zip(dict.fromkeys(_certificate(g) for g in stored if _certificate(g)), answered, strict=True))
+    for g in stored:
+        password = g["parts"]["secrets"].get("password", 0)
+        yield Generation(g["number"], certificates.get(_certificate(g), 0), password, g["stage"], g["order"])
+
+
+def _certificate(generation: Mapping[str, Any]) -> str:
+    return str(generation["parts"]["certificate"])
+
+
+def _slot(key: str) -> int:
+    return int(key.partition(":")[2] or 0)

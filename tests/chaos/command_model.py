@@ -6,89 +6,22 @@ that yields nothing contradicts what the command said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from tests.chaos.account_model import Generation, Request, State
-from tests.chaos.linearizable import DONE, START, Model, Operation, Phase
+from tests.chaos import request_model, secret_model
+from tests.chaos.account_model import Generation, State
+from tests.chaos.linearizable import DONE, Model, Operation, Phase
+from tests.chaos.model_steps import CONFLICT, OK, REFUSED, USAGE, Steps, ends, numbered
 
 __all__ = ["COMMANDS"]
-
-OK, USAGE, REFUSED, CONFLICT = 0, 2, 6, 8
-Steps = Iterator[tuple[State, Phase]]
-Rule = Callable[[Operation, State, Phase], Steps]
-
-
-def _ends(fits: bool, state: State) -> Steps:
-    """End in `state`, if that fits what the command said."""
-    if fits:
-        yield state, DONE
-
-
-def _csr_new(op: Operation, state: State, phase: Phase) -> Steps:
-    if phase == START and op.arguments.get("supersede") and state.open:
-        yield state, ("close", state.open.number)
-    elif phase[0] == "close":
-        request = state.request(phase[1])
-        if request.status in ("open", "superseded"):
-            yield state.with_request(replace(request, status="superseded")), ("draft",)
-        else:
-            yield from _ends(op.failed(CONFLICT, f"request {request.number}", request.status), state)
-    elif phase[0] == "slot":
-        yield from _drafting(op, state, phase[1])
-    elif state.open:
-        yield from _ends(op.came_to(state.open.number), state)
-    else:
-        yield state, ("slot", len(state.requests) + 1)
-
-
-def _drafting(op: Operation, state: State, slot: int) -> Steps:
-    """Open request `slot`, or be given the winner's, or get a conflict that names its state."""
-    if slot > len(state.requests):
-        yield from _ends(op.came_to(slot), state.with_request(Request(slot)))
-    elif state.request(slot).status == "open":
-        yield from _ends(op.came_to(slot), state)
-    else:
-        yield from _ends(op.failed(CONFLICT, f"request {slot}", state.request(slot).status), state)
-
-
-def _cancel(op: Operation, state: State, phase: Phase) -> Steps:
-    why = "rejected" if op.name == "csr refused" else "cancelled"
-    if phase == START:
-        last = state.requests[-1:]
-        if last and last[0].status in ("open", why):  # again, it has nothing left to do
-            yield state, ("close", last[0].number)
-        else:
-            yield from _ends(op.failed(REFUSED, "no open signing request"), state)
-        return
-    request = state.request(phase[1])
-    if request.status in ("open", why):
-        if op.came_to(request.number):
-            yield state.with_request(replace(request, status=why)), DONE
-    else:
-        yield from _ends(op.failed(CONFLICT, f"request {request.number}", request.status), state)
-
-
-def _submit(op: Operation, state: State, phase: Phase) -> Steps:
-    if phase == START:
-        if state.open:
-            yield state, ("send", state.open.number)
-        else:
-            yield from _ends(op.failed(REFUSED, "no open signing request"), state)
-        return
-    request = state.request(phase[1])
-    if request.status != "open":
-        yield from _ends(op.failed(REFUSED, f"request {request.number}", request.status), state)
-    elif op.came_to(request.number):
-        yield state.with_request(replace(request, sent=request.sent | {op.arguments["reference"]})), DONE
 
 
 def _import(op: Operation, state: State, _: Phase) -> Steps:
     request = state.request(op.arguments["request"])
     known = next((g for g in reversed(state.generations) if g.key == request.number), None)
     if known is None and request.status != "open":
-        yield from _ends(op.failed(REFUSED, f"request {request.number}", request.status), state)
+        yield from ends(op.failed(REFUSED, f"request {request.number}", request.status), state)
         return
     after = state
     if known is None:
@@ -97,18 +30,18 @@ def _import(op: Operation, state: State, _: Phase) -> Steps:
         known = after.generations[-1]
     name = op.arguments.get("application")
     if name and state.client_id(name) not in (None, "", op.arguments["client_id"]):
-        yield from _ends(op.failed(REFUSED, name), state)
+        yield from ends(op.failed(REFUSED, name), state)
         return
     if name:
         after = after.with_application(name, op.arguments["client_id"])
-    yield from _ends(op.came_to(known.number), after)
+    yield from ends(op.came_to(known.number), after)
 
 
 def _app_add(op: Operation, state: State, _: Phase) -> Steps:
     name, wanted = op.arguments["application"], op.arguments.get("client_id", "")
     there = state.client_id(name)
     if there is not None and wanted and there != wanted:
-        yield from _ends(op.failed(CONFLICT, name), state)
+        yield from ends(op.failed(CONFLICT, name), state)
     elif op.code == OK:
         yield state.with_application(name, wanted or there or ""), DONE
 
@@ -116,55 +49,38 @@ def _app_add(op: Operation, state: State, _: Phase) -> Steps:
 def _app_set(op: Operation, state: State, _: Phase) -> Steps:
     name = op.arguments["application"]
     if state.client_id(name) is None:
-        yield from _ends(op.failed(USAGE, name), state)
+        yield from ends(op.failed(USAGE, name), state)
     elif op.code == OK:
         yield state.with_application(name, op.arguments["client_id"]), DONE
 
 
 def _account_set(op: Operation, state: State, _: Phase) -> Steps:
-    yield from _ends(op.code == OK, replace(state, renewal=op.arguments["renewal"]))
+    yield from ends(op.code == OK, replace(state, renewal=op.arguments["renewal"]))
 
 
 def _snooze(op: Operation, state: State, _: Phase) -> Steps:
     if op.arguments.get("end"):
-        yield from _ends(op.code == OK, replace(state, snoozed=False))
+        yield from ends(op.code == OK, replace(state, snoozed=False))
     elif state.current is None:
-        yield from _ends(op.failed(REFUSED, "no certificate"), state)
+        yield from ends(op.failed(REFUSED, "no certificate"), state)
     else:
-        yield from _ends(op.code == OK, replace(state, snoozed=True))
+        yield from ends(op.code == OK, replace(state, snoozed=True))
 
 
 def _app_remove(op: Operation, state: State, _: Phase) -> Steps:
     name = op.arguments["application"]
     if state.client_id(name) is None:
-        yield from _ends(op.failed(USAGE, name), state)
+        yield from ends(op.failed(USAGE, name), state)
     elif op.code == OK:
         yield replace(state, applications=frozenset(a for a in state.applications if a[0] != name)), DONE
-
-
-def _password_set(op: Operation, state: State, phase: Phase) -> Steps:
-    if phase == START:
-        good = state.good | ({state.taken + 1} if op.arguments.get("good") else set())
-        yield replace(state, taken=state.taken + 1, good=good), ("name", state.taken + 1)
-    elif state.password > phase[1]:
-        yield from _ends(op.failed(CONFLICT, f"password {state.password}"), state)
-    elif op.came_to(phase[1]):
-        yield _varied(replace(state, password=phase[1], breaker=False)), DONE
-
-
-def _varied(state: State) -> State:
-    waiting = next((c for c in reversed(state.candidates()) if c.password), None)
-    if waiting is None:
-        return state.born(0, state.password) if state.current else state
-    return state.staged(waiting.number, "rejected").born(waiting.key, state.password)
 
 
 def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
     """Reserve a try; refused while another is away, or where the login is known to be rejected."""
     if not state.generation(number).living or state.breaker:
-        yield from _ends(op.code == REFUSED, state)
+        yield from ends(op.code == REFUSED, state)
     elif state.flying:
-        yield from _ends(op.failed(CONFLICT, "another canary"), state)
+        yield from ends(op.failed(CONFLICT, "another canary"), state)
     else:
         yield replace(state, flying=True), then
 
@@ -173,21 +89,9 @@ def _answered(op: Operation, state: State, sent: int, then: Phase) -> Steps:
     """Take the partner's answer to the password that was sent; `then` follows a good one."""
     landed = replace(state, flying=False)
     if sent in state.good:
-        yield landed, then
+        yield landed.noted("tried", sent), then
     elif op.failed(REFUSED, "login_rejected"):
         yield replace(landed, breaker=True), DONE
-
-
-def _numbered(rule: Rule) -> Rule:
-    """Refuse what names a generation that is not there, before the rule looks at it."""
-
-    def checked(op: Operation, state: State, phase: Phase) -> Steps:
-        number = op.arguments.get("generation", 0)
-        if phase == START and number > len(state.generations):
-            return _ends(op.failed(USAGE, f"generation {number}"), state)
-        return rule(op, state, phase)
-
-    return checked
 
 
 def _canary(op: Operation, state: State, phase: Phase) -> Steps:
@@ -200,7 +104,7 @@ def _canary(op: Operation, state: State, phase: Phase) -> Steps:
         case ("sent", password):
             yield from _answered(op, state, password, ("answered",))
         case _:
-            yield from _ends(op.came_to(number), state)
+            yield from ends(op.came_to(number), state)
 
 
 def _made_of(state: State, number: int) -> tuple[int, int]:
@@ -212,7 +116,7 @@ def _trying(op: Operation, state: State, number: int, made: tuple[int, int], the
     """Reserve a try of the set that was read; refused if the generation makes another one by now."""
     allowed = state.generation(number).living and not state.breaker and not state.flying
     if allowed and _made_of(state, number) != made:
-        yield from _ends(op.failed(CONFLICT, "another set"), state)
+        yield from ends(op.failed(CONFLICT, "another set"), state)
     else:
         yield from _sending(op, state, number, then)
 
@@ -229,11 +133,11 @@ def _choosing(op: Operation, state: State) -> Steps:
     free, current = state.free(), state.current
     chosen = op.arguments.get("generation") or (free[-1].number if free else 0)
     if not chosen and current:
-        yield from _ends(op.came_to(current.number), state)
+        yield from ends(op.came_to(current.number), state)
     elif not chosen:
-        yield from _ends(op.failed(REFUSED, "no candidate"), state)
+        yield from ends(op.failed(REFUSED, "no candidate"), state)
     elif current and state.generation(chosen).stage == "previous" and state.generation(chosen).key == current.key:
-        yield from _ends(op.came_to(current.number), state)
+        yield from ends(op.came_to(current.number), state)
     elif current and 0 < state.generation(chosen).key < current.key and op.failed(REFUSED, "before the current"):
         yield state, DONE  # its certificate was signed earlier; by less than a second, it ends at the same time
     else:
@@ -253,7 +157,7 @@ def _looking_back(op: Operation, state: State) -> Steps:
     wanted = state.generation(number) if number else None
     back = current and (wanted is None or wanted.key == current.key)
     if current and (wanted is current or (back and any(map(state.rolled_back, state.generations)))):
-        yield from _ends(op.came_to(current.number), state)
+        yield from ends(op.came_to(current.number), state)
     elif wanted:
         yield from _beginning(op, state, wanted.number, "roll_back")
     else:
@@ -261,16 +165,18 @@ def _looking_back(op: Operation, state: State) -> Steps:
         if before:
             yield from _beginning(op, state, before[0].number, "roll_back")
         else:
-            yield from _ends(op.failed(REFUSED, "no previous generation"), state)
+            yield from ends(op.failed(REFUSED, "no previous generation"), state)
 
 
 def _beginning(op: Operation, state: State, wanted: int, move: str) -> Steps:
     """Refuse what the table does not have; else bring a certificate back, if that is what it takes."""
     generation = state.generation(wanted)
     if generation.stage == "current":
-        yield from _ends(op.came_to(wanted), state)
+        yield from ends(op.came_to(wanted), state)
     elif not _may_start(state, generation, move):
-        yield from _ends(op.failed(REFUSED, f"generation {wanted}", generation.stage), state)
+        yield from ends(op.failed(REFUSED, f"generation {wanted}", generation.stage), state)
+    elif state.known(state.slot(generation)) and not op.arguments.get("forced"):
+        yield from ends(op.failed(REFUSED, f"generation {wanted}", "others know"), state)
     else:
         yield state, ("restore", wanted, state.current.number if state.current else 0)
 
@@ -301,7 +207,9 @@ def _making_current(op: Operation, state: State, phase: Phase, move: str) -> Ste
             )
         case ("returning", *rest, back, displaced):
             rejected = back[1][1] not in state.good
-            yield replace(state, flying=False, breaker=state.breaker or rejected), ("finish", *rest, back, displaced)
+            landed = replace(state, flying=False, breaker=state.breaker or rejected)
+            landed = landed if rejected else landed.noted("tried", back[1][1])
+            yield landed, ("finish", *rest, back, displaced)
         case ("finish", target, order, made, _, displaced):
             yield from _finishing(op, state, (target, order, made, displaced), move)
 
@@ -311,7 +219,7 @@ def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: s
     generation, current, after = state.generation(wanted), state.current, state
     if generation.stage == "previous" and current:
         if generation.key == current.key:
-            yield from _ends(op.failed(REFUSED, f"generation {wanted}"), state)
+            yield from ends(op.failed(REFUSED, f"generation {wanted}"), state)
             return
         made = [c for c in state.candidates() if (c.key, c.password) == (generation.key, 0)]
         if generation.password != current.password and not made:
@@ -320,9 +228,9 @@ def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: s
         wanted = made[-1].number if made else wanted
     target = after.generation(wanted)
     if target.stage == "current":
-        yield from _ends(op.came_to(wanted), after)
+        yield from ends(op.came_to(wanted), after)
     elif not _may_start(after, target, move):
-        yield from _ends(op.failed(REFUSED, f"generation {wanted}", target.stage), after)
+        yield from ends(op.failed(REFUSED, f"generation {wanted}", target.stage), after)
     else:
         made_of, current = _made_of(after, wanted), after.current
         same = move == "promote" and current and current.password == made_of[1]
@@ -337,17 +245,17 @@ def _finishing(op: Operation, state: State, seen: tuple[int, int, tuple[int, int
     generation, current = state.generation(target), state.current
     changed = generation.stage in ("candidate", "previous") and _made_of(state, target) != made
     if generation.stage == "current":
-        yield from _ends(op.came_to(target), state)
+        yield from ends(op.came_to(target), state)
     elif generation.stage == "previous" and generation.order != order:
-        yield from _ends(op.failed(CONFLICT, "roll-back", f"generation {target}"), state)
+        yield from ends(op.failed(CONFLICT, "roll-back", f"generation {target}"), state)
     elif current and (changed or (move == "roll_back" and displaced not in (0, current.number))):
-        yield from _ends(op.failed(CONFLICT, f"generation {current.number}"), state)
+        yield from ends(op.failed(CONFLICT, f"generation {current.number}"), state)
     elif not _may_start(state, generation, move):
-        yield from _ends(op.failed(REFUSED, f"generation {target}", generation.stage), state)
+        yield from ends(op.failed(REFUSED, f"generation {target}", generation.stage), state)
     elif current and generation.stage == "previous" and generation.password != current.password:
-        yield from _ends(op.failed(CONFLICT, f"generation {current.number}"), state)
+        yield from ends(op.failed(CONFLICT, f"generation {current.number}"), state)
     elif op.came_to(target):
-        yield state.staged(target, "current", move=move), DONE
+        yield state.staged(target, "current", move=move).noted("promoted", made[1]), DONE
 
 
 def _reject(op: Operation, state: State, _: Phase) -> Steps:
@@ -356,37 +264,28 @@ def _reject(op: Operation, state: State, _: Phase) -> Steps:
         if op.code == OK:
             yield (state if generation.stage == "rejected" else state.staged(generation.number, "rejected")), DONE
     else:
-        yield from _ends(op.failed(REFUSED, f"generation {generation.number}", generation.stage), state)
-
-
-def _retire(op: Operation, state: State, phase: Phase) -> Steps:
-    """Count who holds it, then retire it, unless it was current again in between."""
-    generation = state.generation(op.arguments["generation"])
-    if generation.stage not in ("previous", "rejected", "retired") and phase == START:
-        yield from _ends(op.failed(REFUSED, f"generation {generation.number}", generation.stage), state)
-    elif phase == START:
-        yield state, ("counted", generation.order)
-    elif generation.living and generation.order != phase[1]:
-        yield from _ends(op.failed(CONFLICT, f"generation {generation.number}"), state)
-    elif op.code == OK:
-        yield (state if generation.stage == "retired" else state.staged(generation.number, "retired")), DONE
+        yield from ends(op.failed(REFUSED, f"generation {generation.number}", generation.stage), state)
 
 
 COMMANDS: Final[Model[State]] = {
-    "csr new": _csr_new,
-    "csr cancel": _cancel,
-    "csr refused": _cancel,
-    "csr submit": _submit,
+    "csr new": request_model.csr_new,
+    "csr cancel": request_model.cancel,
+    "csr refused": request_model.cancel,
+    "csr submit": request_model.submit,
     "cert import": _import,
     "account set": _account_set,
     "app add": _app_add,
     "app set": _app_set,
     "app remove": _app_remove,
-    "password set": _password_set,
+    "password set": secret_model.password_set,
+    "password rotate": secret_model.password_rotate,
+    "lease revoke": secret_model.lease_revoke,
+    "lease key": secret_model.lease_key,
     "rotation snooze": _snooze,
-    "rotation canary": _numbered(_canary),
-    "rotation promote": _numbered(_promote),
-    "rotation rollback": _numbered(_rollback),
-    "rotation reject": _numbered(_reject),
-    "rotation retire": _numbered(_retire),
+    "rotation canary": numbered(_canary),
+    "rotation promote": numbered(_promote),
+    "rotation rollback": numbered(_rollback),
+    "rotation reject": numbered(_reject),
+    "rotation retire": numbered(secret_model.retire),
+    "rotation revoked": numbered(request_model.revoked),
 }

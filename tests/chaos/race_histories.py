@@ -37,17 +37,33 @@ from tests.support.vault import mounted
 __all__ = ["Act", "Arena", "Race", "arena", "documents_faults"]
 
 GENESIS: Final = "0" * 64
-STATES: Final = ("added", "requested", "candidate", "promoted", "again", "renewed", "rotated")
+STATES: Final[Mapping[str, tuple[str, ...]]] = {  # with those whose requests the partner has answered by then, in order
+    "added": (),
+    "requested": ("requested",),
+    "candidate": ("requested",),
+    "promoted": ("requested",),
+    "again": ("requested", "again"),
+    "renewed": ("requested", "again"),
+    "rotated": ("requested", "again"),
+    "compromised": ("requested", "compromised"),
+    "replaced": ("requested", "compromised"),
+    "reusable": ("own",),
+    "changing": ("requested",),
+    "changed": ("requested",),
+    "overlapping": ("requested", "again"),
+}
 _NUMBERS: Final = {  # the number in a command's output
     "csr cancel": r"signing request (\d+) of \S+ is ",
     "csr refused": r"signing request (\d+) of \S+ is ",
     "password set": r"password (\d+) of \S+ is stored",
 }
 _ASKING: Final = ("csr cancel", "csr refused", "rotation reject")
+_REASONED: Final = ("csr refused", "rotation reject", "lease revoke")
 _JSON: Final = {
     "csr new": "number",
     "csr submit": "number",
     "cert import": "generation",
+    "lease key": "newest",
     "rotation canary": "generation",
     "rotation promote": "generation",
     "rotation rollback": "generation",
@@ -79,18 +95,32 @@ class Act:
             words += ["--end"] if given.get("end") else ["--until", SOON, "--reason", "raced"]
         elif self.name == "password set":
             return [*words, "--password-file", "-"], given["password"]
-        words += ["--generation", str(given["generation"])] if given.get("generation") else []
-        words += ["--supersede"] if given.get("supersede") else []
-        words += ["--yes"] if self.name in _ASKING or given.get("supersede") else []
-        words += ["--force", "--reason", "raced"] if given.get("forced") or self.name == "rotation retire" else []
-        words += ["--reason", "raced"] if self.name in ("csr refused", "rotation reject") else []
-        return [*words, *(["-o", "json"] if self.name in _JSON else [])], ""
+        elif self.name.startswith("lease "):
+            words[-1:] = ["rotate"] if self.name == "lease key" else ["--account", account]
+        return [*words, *self._options(), *(["-o", "json"] if self.name in _JSON else [])], ""
+
+    def _options(self) -> Iterator[str]:
+        given = self.arguments
+        for name in ("done", "generation"):
+            if given.get(name):
+                yield from (f"--{name}", str(given[name]))
+        yield from (
+            f"--{name}" for name in ("again", "abort", "compromised", "reuse-key", "supersede") if given.get(name)
+        )
+        if given.get("compromised"):
+            yield from ("--serving", given["compromised"])
+        if self.name in _ASKING or given.get("supersede"):
+            yield "--yes"
+        if given.get("forced"):
+            yield "--force"
+        if self.name in _REASONED or any(given.get(name) for name in ("abort", "compromised", "forced")):
+            yield from ("--reason", "raced")
 
     def operation(self, raced: Raced) -> Operation:
         """Return it as seen from outside."""
         number = 0
         if raced.code == 0 and self.name in _JSON:
-            number = raced.json[_JSON[self.name]]
+            number = int(raced.json[_JSON[self.name]])
         elif raced.code == 0 and self.name in _NUMBERS:
             found = re.search(_NUMBERS[self.name], raced.err)
             number = int(found.group(1)) if found else 0
@@ -128,10 +158,10 @@ class Arena:
 
     def begun(self, state: str = "added") -> Race:
         """Return the account in one of `STATES`, as if nothing had happened to it since, ready to race on."""
-        asked = (STATES.index(state) + 2) // 3  # requests that were drafted by then
-        replies = {n: self.saved.reply(of) for n, of in ((1, "requested"), (2, "again")) if n <= asked}
+        replies = {n: self.saved.reply(answered) for n, answered in enumerate(STATES[state], 1)}
         self.saved.put(state)
-        race = Race(ACCOUNT, State(), {1: PASSWORD}, replies=replies)
+        stored = self.system.vault.admin.list(f"passwords/{ACCOUNT}")
+        race = Race(ACCOUNT, State(), {int(number): PASSWORD for number in stored}, replies=replies)
         race.before, race.tried, race.asked = self.stored(race), self._tried(race), self._asked()
         return race
 
@@ -191,7 +221,10 @@ class Arena:
         good = [number for number, text in race.passwords.items() if text == PASSWORD]
         document = self.system.vault.admin.read(f"accounts/{race.account}").data
         taken = len(self.system.vault.admin.list(f"passwords/{race.account}"))
-        return state_of(document, good=good, taken=taken)
+        held = {holding.generation for record in self.saved.holders() for holding in record.holdings}
+        keys = self.system.vault.admin.read_or_none("signers/lease")
+        newest = (int(keys.data["value"]["newest"]), "made" in keys.data["value"]) if keys else (0, False)
+        return state_of(document, good=good, taken=taken, held=held, lease_key=newest)
 
     def judged(self, race: Race) -> None:
         """Assert that some order explains the race, and that nothing is doubled, lost, forked or orphaned."""
@@ -316,7 +349,7 @@ def _secrets_faults(
 ) -> Iterator[str]:
     living = [g["parts"] for g in value["generations"] if g["stage"] != "retired"]
     keys = {int(p["key"].partition(":")[2]) for p in living if p["key"]} | {
-        r["number"] for r in value["requests"] if not r["closed"]
+        int(r["key"].partition(":")[2]) for r in value["requests"] if not r["closed"]
     }
     named = [*(p["secrets"] for p in living), value["secrets"]]
     in_use = {secrets["password"] for secrets in named if "password" in secrets}

@@ -23,8 +23,25 @@ SEED: Final = int(os.environ.get("CHAOS_SEED", "1"))
 HISTORIES: Final = int(os.environ.get("CHAOS_HISTORIES", "150"))
 SLICE: Final = 6
 
+NEW: Final[tuple[dict[str, object], ...]] = (
+    {},
+    {},
+    {},
+    {"supersede": True},
+    {"supersede": True, "reuse-key": True},
+    {"reuse-key": True},
+    {"compromised": "keep"},
+    {"compromised": "suspend"},
+)
+STEPS: Final[tuple[dict[str, object], ...]] = (
+    {},
+    {"abort": True},
+    {"done": "asked"},
+    {"done": "set"},
+    {"done": "dead"},
+)
 DRAWN: Final[dict[str, Callable[[random.Random], dict[str, object]]]] = {
-    "csr new": lambda dice: {"supersede": dice.random() < 0.3},
+    "csr new": lambda dice: dice.choice(NEW),
     "csr cancel": lambda _: {},
     "csr refused": lambda _: {},
     "csr submit": lambda dice: {"reference": f"mail-{dice.randrange(1000)}"},
@@ -38,7 +55,11 @@ DRAWN: Final[dict[str, Callable[[random.Random], dict[str, object]]]] = {
     "rotation promote": lambda dice: {"generation": dice.randint(0, 3)},
     "rotation rollback": lambda dice: {"generation": dice.randint(0, 2), "forced": dice.random() < 0.4},
     "rotation reject": lambda dice: {"generation": dice.randint(1, 3)},
-    "rotation retire": lambda dice: {"generation": dice.randint(1, 3)},
+    "rotation retire": lambda dice: {"generation": dice.randint(1, 3), "forced": dice.random() < 0.7},
+    "rotation revoked": lambda dice: {"generation": dice.randint(1, 3)},
+    "password rotate": lambda dice: dice.choice(STEPS),
+    "lease revoke": lambda dice: {"generation": dice.randint(1, 2)},
+    "lease key": lambda dice: {"again": dice.random() < 0.5},
 }
 
 
@@ -54,7 +75,7 @@ def drawn(arena: Arena, dice: random.Random, race: Race) -> Act:
 def play(arena: Arena, seed: int) -> None:
     """Race up to three waves of two to four commands on an account in any state."""
     dice = random.Random(seed)
-    race = arena.begun(dice.choice(STATES))
+    race = arena.begun(dice.choice(list(STATES)))
     for wave in range(dice.randint(1, 3)):
         acts = [drawn(arena, dice, race) for _ in range(dice.randint(2, 4))]
         arena.race(race, *acts, seed=10 * seed + wave, slowness=dice.choice([0.0, 0.01, 0.03]))

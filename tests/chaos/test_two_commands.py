@@ -32,6 +32,11 @@ SUPERSEDE = act("csr new", supersede=True)
 CANCEL = act("csr cancel")
 NO = act("csr refused")
 SET = act("password set", password=PASSWORD, good=True)
+CHANGE = act("password rotate")
+KNOWN = act("csr new", compromised="suspend")
+AGAIN = act("csr new", **{"reuse-key": True})
+RETIRE = act("rotation retire", generation=1, forced=True)
+REVOKE = act("lease revoke", generation=1)
 
 
 def imported(arena: Arena, request: int) -> Act:
@@ -69,9 +74,26 @@ PAIRS: dict[str, tuple[str, Callable[[Arena], Sequence[Act]]]] = {
     "promote against password": ("renewed", lambda _: [promote(), SET]),
     "roll back against password": ("rotated", lambda _: [rollback(), SET]),
     "two roll backs": ("rotated", lambda _: [rollback(1, forced=True), rollback(1)]),
-    "retire against roll back": ("rotated", lambda _: [act("rotation retire", generation=1), rollback(1)]),
-    "two retires": ("rotated", lambda _: [act("rotation retire", generation=1)] * 2),
+    "retire against roll back": ("rotated", lambda _: [RETIRE, rollback(1)]),
+    "two retires": ("rotated", lambda _: [RETIRE, RETIRE]),
     "reject against promote": ("renewed", lambda _: [act("rotation reject", generation=2), promote(2)]),
+    "two compromised": ("renewed", lambda _: [KNOWN, KNOWN]),
+    "compromised against import": ("again", lambda a: [KNOWN, imported(a, 2)]),
+    "compromised against promote": ("renewed", lambda _: [KNOWN, promote()]),
+    "compromised against roll back": ("rotated", lambda _: [KNOWN, rollback()]),
+    "compromised against the same key": ("reusable", lambda _: [KNOWN, AGAIN, AGAIN]),
+    "the same key against a new one": ("reusable", lambda _: [AGAIN, NEW, CANCEL]),
+    "revoked against roll back": (
+        "replaced",
+        lambda _: [act("rotation revoked", generation=1), rollback(forced=True), act("rotation revoked", generation=1)],
+    ),
+    "password rotation against password": ("promoted", lambda _: [CHANGE, SET, CHANGE, promote()]),
+    "a step against the end of them": (
+        "changed",
+        lambda _: [act("password rotate", done="dead"), act("password rotate", abort=True), SET],
+    ),
+    "retire against leases": ("overlapping", lambda _: [act("rotation retire", generation=1), REVOKE, REVOKE]),
+    "keys of leases": ("overlapping", lambda _: [act("lease key", again=n < 2) for n in range(4)]),
     "two passwords": ("promoted", lambda _: [SET, act("password set", password="another one")]),
     "canary against canary": ("promoted", lambda _: [act("rotation canary", generation=1)] * 4),
     "two app set": (

@@ -79,7 +79,7 @@ def test_overtaken_promotion_is_explained(arena: Arena, waits: str) -> None:
 def test_overtaken_roll_back_is_explained(arena: Arena, waits: str) -> None:
     others = [Act("rotation rollback", {"forced": True}), Act("rotation promote", {"generation": 2})]
     assert overtaken(arena, "rotated", Act("rotation rollback"), *others, waits=waits)[0] in (0, 6, 8)
-    retire = Act("rotation retire", {"generation": 1})
+    retire = Act("rotation retire", {"generation": 1, "forced": True})
     assert overtaken(arena, "rotated", Act("rotation rollback"), retire, waits=waits)[0] in (0, 6, 8)
 
 

@@ -9,7 +9,7 @@ from functools import reduce
 import pytest
 
 from broker.model.account import Account
-from broker.model.changes import moving, registering
+from broker.model.changes import moving, registering, rotating_password
 from broker.model.recent_changes import KEPT, RecentChanges, concerns_consumers
 from broker.model.stage import Move
 from tests.support.accounts import NOW, STAMP, with_answer, with_current
@@ -45,6 +45,7 @@ CHANGES: list[tuple[str, Callable[[Account], Account], bool]] = [
     ("a suspension", lambda a: registering.suspended(a, "stolen", STAMP), True),
     ("a promotion", lambda a: moving.moved(with_answer(a), 2, Move.PROMOTE, STAMP), True),
     ("a password", lambda a: registering.secret_set(a, "password", 2, STAMP), False),
+    ("a step of a password rotation", lambda a: rotating_password.rotation_begun(a, STAMP), False),
     ("a candidate", with_answer, False),
     ("its evidence", lambda a: moving.settled(a, a.outbox, frozenset(), frozenset()), False),
     ("a rejected client_id", lambda a: replace(a, applications=(replace(a.applications[0], rejected_at=NOW),)), False),

@@ -380,6 +380,7 @@ STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
         ),
         "suspended": ("promoted", ("account suspend {account} --reason stolen",)),
         "held": ("promoted", (HELD,)),
+        "overlapping": ("rotated", (HELD,)),
         "profiled": ("rotated", ("partner add {profile}",)),
         "varied": (
             "renewed",
