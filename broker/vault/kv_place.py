@@ -110,7 +110,7 @@ class KvPlace:
             raise InputError("it is not in a mount of KV v2", hint="bao secrets list -detailed shows the mounts")
         if field_of(about, "data", "description") == layout.DESCRIPTION:
             raise InputError(f"{mount}/ is a mount of the broker", hint=_OTHERS)
-        with suppress(DeniedError):  # most logins may not list; those of a broker's own mount may not write either
+        with suppress(DeniedError, MissingError):  # a login that may not list, or an empty mount
             names = field_of(self._vault.ask("LIST", f"{mount}/metadata/"), "data", "keys") or ()
             if f"{layout.ACCOUNTS}/" in names:
                 raise InputError(f"{mount}/ has accounts of the broker", hint=_OTHERS)

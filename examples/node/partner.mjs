@@ -29,10 +29,16 @@ class Partner {
     if (generation === this.#credentials?.generation) return this.#credentials;
     const read = (name) => fs.readFileSync(path.join(generation, name), "utf8");
     const agent = new https.Agent({ key: read("tls.key"), cert: read("tls.crt"), ca: read("ca.crt"), keepAlive: true });
-    if (this.#credentials) this.#credentials.agent.maxFreeSockets = 0; // its connections end with their requests
+    if (this.#credentials) retire(this.#credentials.agent);
     const auth = `${read("username")}:${read("password")}`;
     return (this.#credentials = { generation, agent, auth, clientId: read("client_id") });
   }
+}
+
+/** Ends the connections of a displaced agent: the idle ones now, the others with their requests. */
+function retire(agent) {
+  agent.maxFreeSockets = 0;
+  for (const socket of Object.values(agent.freeSockets).flat()) socket.destroy();
 }
 
 const [directory, baseUrl] = process.argv.slice(2);
