@@ -14,6 +14,7 @@ import pytest
 
 from broker import signals
 from broker.signals import ASKING, AskedToEnd, held_back, raised, undisturbed, wait_for_end
+from tests.support.depth import sampled
 
 EARLY = """
 import os, signal, sys
@@ -200,7 +201,10 @@ def test_an_ignored_signal_stays_ignored(ends_us: signal.Signals) -> None:
         signal.raise_signal(ends_us)
 
 
-@pytest.mark.parametrize("number", [*map(signal.Signals, (1, 2, 3, 10, 15, 24)), int(signal.SIGRTMAX)])
+@pytest.mark.parametrize(
+    "number",
+    sampled([*map(signal.Signals, (1, 2, 3, 10, 15, 24)), int(signal.SIGRTMAX)], every=4, rest=pytest.mark.slow),
+)
 def test_signal_while_loading_is_reported(number: int) -> None:
     command = [sys.executable, "-c", EARLY, str(int(number))]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

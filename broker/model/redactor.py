@@ -4,7 +4,7 @@ import base64
 import html
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from html.entities import html5
 from typing import Final, NoReturn
@@ -66,13 +66,18 @@ class _Form:
 
     @property
     def begins_with(self) -> set[str]:
-        return {spelling[0] for spelling in self._spelled[0]}
+        return set(self._spelled[0])
 
     def end(self, folded: str, start: int) -> int:
         """Return where this text, or a long enough beginning of it, ends in `folded`; 0 if none begins at `start`."""
         ends, found = {start}, 0
         for count, spellings in enumerate(self._spelled, 1):
-            ends = {end + len(s) for end in ends for s in spellings if folded.startswith(s, end)}
+            ends = {
+                end + len(spelling)
+                for end in ends
+                for spelling in spellings.get(folded[end : end + 1], ())
+                if folded.startswith(spelling, end)
+            }
             if not ends:
                 break
             found = max(ends) if count >= self._enough else 0
@@ -107,14 +112,17 @@ def _base64(octets: bytes) -> Iterator[str]:
 
 
 @cache
-def _spellings(character: str) -> frozenset[str]:
-    """Return the ways to write `character`, in folded case: as it is, escaped, and escaped twice."""
+def _spellings(character: str) -> Mapping[str, Sequence[str]]:
+    """Return the ways to write `character`, in folded case, by their first letter: itself, escaped, escaped twice."""
     once = {character, character.upper(), *_html(character), *_url(character), *_backslash(character)}
     if character == " ":
         once |= set(_BLANKS)
     twice = {html.escape(text) for text in once} | {json.dumps(text)[1:-1] for text in once}
     twice |= {quote(text, safe="", errors="surrogatepass") for text in once}
-    return frozenset("".join(map(_folded, text)) for text in once | twice)
+    found: dict[str, list[str]] = {}
+    for spelling in {"".join(map(_folded, text)) for text in once | twice}:
+        found.setdefault(spelling[0], []).append(spelling)
+    return found
 
 
 def _html(character: str) -> Iterator[str]:

@@ -87,6 +87,7 @@ def test_processes_end_like_in_process_calls(bench: Bench, fault: Fault) -> None
     assert ended.out == account.open_request.csr
 
 
+@pytest.mark.slow
 def test_the_bench_notices_an_orphan(bench: Bench) -> None:
     """A control: what no account refers to is found."""
     bench.saved.put("requested")

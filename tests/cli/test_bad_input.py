@@ -15,6 +15,7 @@ import stamina
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
 from tests.support.console import commands
+from tests.support.depth import sampled
 from tests.support.printed_run import PrintedRuns
 from tests.support.saved_states import REPLY
 from tests.support.system import PASSWORD, Ended
@@ -488,13 +489,10 @@ def assert_told(ended: Ended, code: int, says: str) -> None:
     assert said.strip()
 
 
-THIRD: Final = [
-    pytest.param(row, marks=[pytest.mark.slow] * (number % 3 > 0))
-    for number, row in enumerate(sorted(ROWS, key=lambda row: row.state))  # a state takes longer than a command
-]
+BY_STATE: Final = sorted(ROWS, key=lambda row: row.state)  # to set up a state takes longer than a command
 
 
-@pytest.mark.parametrize("row", THIRD, ids=str)
+@pytest.mark.parametrize("row", sampled(BY_STATE, every=6, rest=pytest.mark.slow), ids=str)
 def test_bad_command_line_changes_nothing(harness: CliHarness, printed_runs: PrintedRuns, row: Row) -> None:
     """The commands that its hint names work."""
     harness.put(row.state)
@@ -590,7 +588,7 @@ def odd_files(harness: CliHarness) -> Iterator[list[str]]:
     folder.rmdir()
 
 
-@pytest.mark.parametrize("line", READING)
+@pytest.mark.parametrize("line", sampled(READING, every=4, rest=pytest.mark.slow))
 def test_odd_file_is_refused(harness: CliHarness, odd_files: list[str], line: str) -> None:
     harness.remember()
     for file in odd_files:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from broker.cli.main import EXTRAS
 from broker.partners.catalogue import builtin_source
 from tests.support.catalogue import GOOD, filled
@@ -49,6 +51,7 @@ FREE = {  # commands that a base installation runs, or refuses for another reaso
 }
 
 
+@pytest.mark.slow
 def test_every_command_names_a_missing_extra(tmp_path: Path) -> None:
     words: dict[str, str | list[str]] = {
         "account": "acme", "application": "reporting", "number": "1", "accept": ["--accept-ca", "ab" * 32],

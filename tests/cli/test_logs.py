@@ -56,6 +56,7 @@ def test_debug_logs_requests_to_vault(harness: CliHarness) -> None:
     assert len({line["request"] for line in logged}) == 1
 
 
+@pytest.mark.slow
 def test_retries_are_logged_on_stderr(harness: CliHarness) -> None:
     harness.put("promoted")
     away = {"VAULT_ADDR": "unix:///nowhere/vault.sock", "BROKER_TIMEOUT": "1s", **JSON}

@@ -83,6 +83,7 @@ def test_dropped_reply_is_imported(harness: CliHarness, tmp_path: Path) -> None:
     assert account.open_request is None
 
 
+@pytest.mark.slow
 @pytest.mark.peer("dovecot", "postfix")
 @pytest.mark.rights("chown")
 @pytest.mark.parametrize("auth", ["password", "xoauth2"])

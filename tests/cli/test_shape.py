@@ -16,10 +16,13 @@ from tests.cli.test_bad_input import setup_token
 from tests.support.catalogue import GOOD
 from tests.support.cli_harness import CliHarness
 from tests.support.console import commands, inside
+from tests.support.depth import sampled
 from tests.support.sources import ROOT
 
 COMMANDS = dict(commands())
 WITH_JSON = [name for name in COMMANDS if not GOOD[name].apart]
+SAY_HOW_IT_IS = {"doctor", "vault status", "csr lint", "cert inspect", "vault setup", "partner list"}
+FAILING = sorted(set(WITH_JSON) - SAY_HOW_IT_IS, key=lambda name: GOOD[name].state)
 HINTED = re.compile(r"broker ([a-z]+)(?: ([a-z]+))?")
 
 
@@ -74,6 +77,7 @@ def test_every_command_that_answers_takes_json() -> None:
     assert [n for n, c in COMMANDS.items() if not any("-o" in param.opts for param in c.params)] == ["demo", "exec"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -104,10 +108,7 @@ def refused(ended: Any) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(set(WITH_JSON) - {"doctor", "vault status", "csr lint", "cert inspect", "vault setup", "partner list"}),
-)
+@pytest.mark.parametrize("name", sampled(FAILING, every=4, rest=pytest.mark.slow))
 def test_error_is_json_on_request(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)
     with stamina.set_testing(True, attempts=1):

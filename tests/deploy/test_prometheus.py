@@ -18,6 +18,7 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
+@pytest.mark.slow
 @pytest.mark.peer("promtool")
 @pytest.mark.parametrize("command", [("check", "rules", RULES), ("test", "rules", TESTS)], ids=["check", "test"])
 def test_promtool_is_content(command: tuple[Any, ...]) -> None:

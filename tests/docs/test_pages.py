@@ -18,6 +18,7 @@ from tests.support.sources import ROOT, label
 DOCS = ROOT / "docs"
 
 
+@pytest.mark.slow
 def test_the_reference_is_what_the_code_says() -> None:
     compared = subprocess.run(
         [sys.executable, str(DOCS / "generate.py"), "--check"], capture_output=True, text=True, check=False

@@ -6,8 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from broker.model.role import Role
-from tests.support.sources import ROOT
+from tests.support.sources import ROOT, tree
 
 PAGE = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
@@ -24,6 +26,7 @@ def tables() -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_named_tests_exist_and_run() -> None:
     """And `make test` runs them: each name is a test's, and only a missing program or right skips it."""
     assert len(NAMED) > 100
@@ -31,12 +34,12 @@ def test_named_tests_exist_and_run() -> None:
 
 
 def is_run(file: str, name: str) -> bool:
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    module = tree(ROOT / file)
+    found = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
     if name not in found or not name.startswith("test_") or not Path(file).name.startswith("test_"):
         return False
     marks = [ast.unparse(mark) for mark in found[name].decorator_list]
-    marks += [ast.unparse(n) for n in tree.body if isinstance(n, ast.Assign) and "pytestmark" in ast.unparse(n)]
+    marks += [ast.unparse(n) for n in module.body if isinstance(n, ast.Assign) and "pytestmark" in ast.unparse(n)]
     return not any(re.search(r"\b(skip\w*|xfail|deep|chaos|fixture)\b", mark) for mark in marks)
 
 

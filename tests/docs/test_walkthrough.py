@@ -15,6 +15,7 @@ from tests.support.sources import ROOT
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.peer("curl")
 @pytest.mark.peer("openssl")
 def test_stand_in_page_fetches_fleets(tmp_path: Path) -> None:

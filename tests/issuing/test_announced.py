@@ -87,6 +87,7 @@ def confirmed(world: World) -> bool:
     return world.read is not None and world.announced.as_of(PATH, world.read[1]) > world.read[1]
 
 
+@pytest.mark.slow
 def test_no_order_of_steps_makes_it_too_new(no_standbys: None) -> None:
     useful = 0
     for seed in range(3_000):

@@ -152,7 +152,7 @@ def test_text_before_tls_is_not_believed() -> None:
         talk.say(HELLO).hear(EHLO.replace(b"250 AUTH", b"250-STARTTLS\r\n250 AUTH"))
         talk.hear(b"220 go ahead\r\n250-forged\r\n250 AUTH PLAIN\r\n").wait()
 
-    talk = assert_fails(MailUnavailableError, script, "", Tls.STARTTLS, limit=1)
+    talk = assert_fails(MailUnavailableError, script, "", Tls.STARTTLS, limit=0.3)
     assert not [line for line in talk.heard if line.startswith((b"AUTH", b"mail"))]
 
 
@@ -168,7 +168,7 @@ def test_text_before_tls_is_not_believed() -> None:
 )
 def test_a_slow_server_ends_at_the_deadline(script: Script) -> None:
     with scripted(script) as (port, _), pytest.raises(MailUnavailableError) as caught:
-        a_mailer(port, limit=0.5).send(a_mail())
+        a_mailer(port, limit=0.2).send(a_mail())
     assert "did not answer in time" in caught.value.message or "gave no usable answer" in caught.value.message
 
 

@@ -26,7 +26,7 @@ from broker.scheduling.replies import Letter, Mark
 from tests.support.mail_servers import BROKER, NOBODY, PASSWORD, MailServers
 from tests.support.replies import SENT, Desk
 
-pytestmark = [pytest.mark.peer("dovecot", "postfix"), pytest.mark.rights("chown")]
+pytestmark = [pytest.mark.slow, pytest.mark.peer("dovecot", "postfix"), pytest.mark.rights("chown")]
 NOW = datetime.now(UTC)
 
 

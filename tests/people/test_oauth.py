@@ -13,8 +13,8 @@ from broker.model.secret import Secret
 from broker.people.login import WrongLoginError
 from broker.people.oauth import TokenCommand, TokenEndpoint
 from broker.people.server import MailTlsError
+from tests.support.https_server import token_endpoint
 from tests.support.scripted_server import Answer, misbehaving
-from tests.support.token_endpoint import token_endpoint
 
 SECRET = "cl1ent-pl4nted/+="
 TOKEN = "eyJ0-token.pl4nted~x=="
@@ -112,7 +112,7 @@ def test_a_program_that_fails_is_explained(code: str, kind: type[BrokerError], s
 
 def test_a_program_that_hangs_is_killed() -> None:
     with pytest.raises(RefusedError, match="took longer"):
-        a_command("import subprocess; subprocess.run(['sleep', '1000'])", 0.5).token()
+        a_command("import subprocess; subprocess.run(['sleep', '1000'])", 0.2).token()
 
 
 def test_no_shell_reads_the_arguments() -> None:

@@ -28,7 +28,7 @@ from tests.support.mail_servers import (
 )
 from tests.support.pki import a_ca
 
-pytestmark = [pytest.mark.peer("dovecot", "postfix"), pytest.mark.rights("chown")]
+pytestmark = [pytest.mark.slow, pytest.mark.peer("dovecot", "postfix"), pytest.mark.rights("chown")]
 WRONG = "wr0ng-pl4nted"
 
 

@@ -171,6 +171,7 @@ def test_refused_recipients_are_not_recorded(world: World) -> None:
     assert world.send().to == DESK
 
 
+@pytest.mark.slow
 @pytest.mark.peer("dovecot", "postfix")
 @pytest.mark.rights("chown")
 def test_the_desk_gets_one_message_id(world: World, mail_servers: MailServers) -> None:
@@ -191,6 +192,7 @@ def test_the_desk_gets_one_message_id(world: World, mail_servers: MailServers) -
     assert attachment.get_content_type() == "application/pkcs10"
 
 
+@pytest.mark.slow
 @pytest.mark.peer("dovecot", "postfix")
 @pytest.mark.rights("chown")
 def test_try_later_leaves_the_mail_fixed(world: World, mail_servers: MailServers) -> None:

@@ -102,7 +102,7 @@ def dripping(tls: ssl.SSLSocket) -> None:
 )
 def test_bad_answers_are_errors(server: WebhookServer, answer: Any, message: str) -> None:
     server.answer = answer
-    error = refused(webhook(server, seconds=1.0 if answer is dripping else 10.0))
+    error = refused(webhook(server, seconds=0.3 if answer is dripping else 10.0))
     assert isinstance(error, WebhookError)
     assert any(part in error.message for part in message.split("|")), error.message
     assert "secret-text" not in error.message

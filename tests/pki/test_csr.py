@@ -248,6 +248,7 @@ def test_other_files_are_refused(data: bytes, words: str) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the library warns of odd names
 def test_mutations_raise_only_input_errors() -> None:
     chance = random.Random(20260302)

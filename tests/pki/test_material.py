@@ -20,6 +20,7 @@ from broker.pki import der, keys
 from broker.pki.holdings import Holdings, Piece, gather
 from broker.pki.material import PassphraseError, choose_key
 from tests.support import pki
+from tests.support.depth import sampled
 
 pytestmark = pytest.mark.peer("openssl")
 
@@ -108,7 +109,7 @@ def test_a_plain_key_is_read(form: Encoding, kind: PrivateFormat) -> None:
     assert_is_the_key(read(plain(form, kind)))
 
 
-@pytest.mark.parametrize("options", PKCS8, ids=" ".join)
+@pytest.mark.parametrize("options", sampled(((one,) for one in PKCS8), every=4, rest=pytest.mark.slow), ids=" ".join)
 def test_encrypted_pkcs8_is_read(options: tuple[str, ...]) -> None:
     assert_is_the_key(read(encrypted(*options), PASS))
 

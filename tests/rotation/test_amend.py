@@ -80,6 +80,7 @@ class Busy:
         return self.sim.names()
 
 
+@pytest.mark.slow
 def test_gives_up_after_all_attempts_lost() -> None:
     amend(Busy(a_simulation(), ATTEMPTS - 1), MZP, name_application)
     busy = Busy(a_simulation(), ATTEMPTS)

@@ -75,7 +75,9 @@ def test_what_goes_by_itself_is_in_the_digest() -> None:
     assert not one.told(LetterKind.ALERT)
 
 
-@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+@pytest.mark.parametrize(
+    "zone", ["Pacific/Kiritimati", *(pytest.param(z, marks=pytest.mark.slow) for z in ("UTC", "America/Los_Angeles"))]
+)
 def test_one_digest_a_day(zone: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Forty accounts, and sweeps every half hour for three days: one mail on each day that has news, after six.
 

@@ -159,6 +159,7 @@ def test_odd_charsets_are_read(charset: str, desk: Desk) -> None:
     assert desk.mailed(a_mail(NEW).replace(b"Re: your request", subject))
 
 
+@pytest.mark.slow
 def test_thousands_of_parts_are_a_task(desk: Desk) -> None:
     parts = b"".join(b"--cut\r\nContent-Type: text/plain\r\n\r\nx\r\n" for _ in range(10_000))
     mail = a_mail().replace(b"text/plain", b"multipart/mixed; boundary=cut") + parts

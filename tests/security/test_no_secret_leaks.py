@@ -31,10 +31,10 @@ from broker.vault import layout
 from tests.support import mail_servers, pki
 from tests.support.catalogue import SOON
 from tests.support.console import commands
+from tests.support.https_server import token_endpoint
 from tests.support.leaks import CHANNELS, Watch
 from tests.support.outside import made_outside
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
-from tests.support.token_endpoint import token_endpoint
 from tests.support.vault import mounted, throwaway
 from tests.support.webhook_server import OK, WebhookServer, webhook_server
 

@@ -48,7 +48,7 @@ WRITERS: list[asyncio.StreamWriter] = []  # of this test
 
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_LINGER", 0.1)
+    monkeypatch.setattr(limits, "_LINGER", 0.02)
 
 
 class Application:
@@ -158,11 +158,11 @@ def test_other_listeners_serve_any_name() -> None:
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", b"\r\n", GET + b"GET /"])
 def test_a_slow_head_is_cut(monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
     """Also one that drips: no byte of it gives more time."""
-    monkeypatch.setattr(limits, "_ARRIVAL", 0.2)
+    monkeypatch.setattr(limits, "_ARRIVAL", 0.1)
 
     async def drip(writer: asyncio.StreamWriter) -> None:
         while True:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
             writer.write(b"a" if start.strip() else b"\r\n")
 
     async def test() -> None:
@@ -180,7 +180,7 @@ def test_a_slow_head_is_cut(monkeypatch: pytest.MonkeyPatch, start: bytes) -> No
 
 
 def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_UNREAD", 0.2)
+    monkeypatch.setattr(limits, "_UNREAD", 0.1)
 
     async def test() -> None:
         guard = Guard(hosts=LOOPBACK_NAMES)
@@ -195,7 +195,7 @@ def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_body_that_nobody_reads_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_ARRIVAL", 0.2)
+    monkeypatch.setattr(limits, "_ARRIVAL", 0.1)
 
     async def test() -> None:
         async with served() as (port, _):
@@ -281,7 +281,7 @@ def test_a_full_house_says_so() -> None:
 
 
 def test_a_slow_handshake_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(listeners, "_HANDSHAKE", 0.2)
+    monkeypatch.setattr(listeners, "_HANDSHAKE", 0.1)
 
     async def test() -> None:
         async with served(Guard(), ReloadedTls(*write_pair(tmp_path, "one"))) as (port, _):

@@ -1,4 +1,4 @@
-"""Parameters of which `make test` takes a sample and `make test-all` takes all."""
+"""Parameters of which a faster target takes a sample: `make test` those without `deep`, test-quick without `slow`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from _pytest.mark import ParameterSet
 __all__ = ["sampled"]
 
 
-def sampled(values: Iterable[object], *, every: int, start: int = 0) -> list[ParameterSet]:
-    """Return `values` as parameters, all but each `every`-th marked `deep`. A tuple is one value a name."""
+def sampled(
+    values: Iterable[object], *, every: int, start: int = 0, rest: pytest.MarkDecorator = pytest.mark.deep
+) -> list[ParameterSet]:
+    """Return `values` as parameters, all but each `every`-th marked `rest`. A tuple is one value a name."""
     return [
         pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=marks)
         for number, value in enumerate(values, start)
-        for marks in [[pytest.mark.deep] if number % every else []]
+        for marks in [[rest] if number % every else []]
     ]

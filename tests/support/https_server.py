@@ -1,22 +1,24 @@
-"""An HTTPS server on loopback for what Vault asks others: keys of an issuer, or reviews of Kubernetes tokens."""
+"""An HTTPS server on loopback for what others are asked: keys, reviews of Kubernetes tokens, OAuth tokens."""
 
 from __future__ import annotations
 
 import json
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 from tests.support.loopback import server_certificate
 
-__all__ = ["https_server", "token_review"]
+__all__ = ["https_server", "token_endpoint", "token_review"]
 
-# Path and JSON body of a request (None: a GET) to the JSON of the answer; None: 404
+# Path and body of a request (JSON or a form; None: a GET) to the JSON of the answer; None: 404
 Answer = Callable[[str, Any], Any]
+Form = dict[str, list[str]]
 
 REVIEW: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 
@@ -31,7 +33,9 @@ def https_server(folder: Path, answer: Answer) -> Iterator[str]:
             self._answer(None)
 
         def do_POST(self) -> None:
-            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            is_form = self.headers["Content-Type"] == "application/x-www-form-urlencoded"
+            self._answer(parse_qs(body) if is_form else json.loads(body))
 
         def _answer(self, body: Any) -> None:
             found = answer(self.path, body)
@@ -49,7 +53,7 @@ def https_server(folder: Path, answer: Answer) -> Iterator[str]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield f"https://127.0.0.1:{server.server_address[1]}"
@@ -79,3 +83,18 @@ def token_review(accounts: dict[str, str]) -> Answer:
         return {**body, "status": {"authenticated": True, "user": user, "audiences": audiences}}
 
     return answer
+
+
+@contextmanager
+def token_endpoint(
+    folder: Path, answer: Mapping[str, object] | Callable[[], Mapping[str, object]]
+) -> Iterator[tuple[str, list[Form]]]:
+    """Yield the URL of an OAuth token endpoint, and the forms that it was sent. `answer` is what it says each time."""
+    forms: list[Form] = []
+
+    def tokens(_: str, form: Form) -> Mapping[str, object]:
+        forms.append(form)
+        return answer() if callable(answer) else answer
+
+    with https_server(folder, tokens) as url:
+        yield url, forms

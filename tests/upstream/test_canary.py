@@ -229,7 +229,7 @@ def test_repeated_secret_is_hidden(partner: Standin, bundle: Bundle) -> None:
 def test_close_after_request_is_partner_down(partner: Standin, bundle: Bundle) -> None:
     """It listens on while nothing is asked, and closes when something is: that is no judgement of the certificate."""
     with Saying(partner, b"") as url:
-        facts = probe(credentials_of(replace(bundle, base_url=url)), PROBE, deadline=timedelta(seconds=1))
+        facts = probe(credentials_of(replace(bundle, base_url=url)), PROBE, deadline=timedelta(seconds=0.3))
     assert (facts.where, facts.closed, facts.stays_open) == (Where.FIRST_READ, True, True)
     assert classify(facts) is Verdict.PARTNER_DOWN
 

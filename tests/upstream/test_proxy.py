@@ -184,7 +184,7 @@ def echoes(channel: socket.socket) -> None:
 )
 def test_misbehaving_proxy_is_blamed(bundle: Bundle, serve: Callable[[socket.socket], object], detail: str) -> None:
     with misbehaving(serve) as proxy:
-        found = answer_through(proxy, bundle, seconds=1 if serve is says_nothing else 20)
+        found = answer_through(proxy, bundle, seconds=0.3 if serve is says_nothing else 20)
     assert (found.verdict, found.detail) == (Verdict.PROXY, detail)
 
 

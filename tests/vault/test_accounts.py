@@ -19,6 +19,11 @@ from tests.support.accounts import NOW, STAMP, an_account, with_open_request
 from tests.support.vault import TestVault
 
 
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
+
+
 @pytest.mark.parametrize("role", [Role.OPERATOR, Role.ROTATOR])
 def test_write_is_recognised_after_others(vault: TestVault, role: Role) -> None:
     VaultAccounts(vault.admin).write(an_account(), replacing=Version(0))

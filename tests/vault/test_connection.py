@@ -21,6 +21,11 @@ from broker.vault.logins import FixedToken
 from tests.support.vault import TestVault, token_of
 
 
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
+
+
 def test_created_document_is_read_back(vault: TestVault) -> None:
     vault.admin.create("accounts/a", {"name": "Société", "list": [1, {"x": None}]})
     assert vault.admin.read("accounts/a") == Stored({"name": "Société", "list": [1, {"x": None}]}, 1)

@@ -18,6 +18,11 @@ DAY, NEXT = date(2026, 3, 1), date(2026, 3, 2)
 SOME = {AccountName("acme"): Version(3), AccountName("other"): Version(12)}
 
 
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
+
+
 def stored(vault: TestVault, *names: str) -> None:
     for name in names:
         vault.admin.create(layout.account(name), {"any": "thing"})

@@ -19,6 +19,11 @@ from tests.support.vault import TestVault
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
+
+
 def lock(vault: TestVault, holder: str = "one", *, term: timedelta = TERM) -> VaultLock:
     return VaultLock(vault.connection(Role.ROTATOR), holder, lambda: NOW, term)
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from broker.model.role import Role
 from broker.scheduling.replies import Mark
 from broker.vault.mailbox_marks import VaultMailboxMarks
 from tests.support.vault import TestVault
 
 MARK = Mark("broker@mail.example:993/INBOX", 7, 40, datetime(2026, 3, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
 
 
 def test_a_slower_process_does_not_set_it_back(vault: TestVault) -> None:

@@ -21,6 +21,11 @@ OURS = replace(builtin("stellantis"), name="own")
 THEIRS = replace(OURS, title="Another partner")
 
 
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
+
+
 def landing(monkeypatch: pytest.MonkeyPatch, other: Connection, document: dict[str, object]) -> None:
     """Let another store `document` just before each of our writes, so that ours meet a conflict."""
     write = Connection.write

@@ -20,6 +20,11 @@ NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)
 FULL = Recipient("a@x.example", NOW, NOW, NOW, "no such user", 2, NOW, Digest("n", NOW, ("e",)), ("m",))
 
 
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
+
+
 def test_a_recipient_is_read_as_written(vault: TestVault) -> None:
     written = VaultRecipients(vault.connection(Role.ROTATOR)).change(lambda _: Recipients((FULL,)))
     assert VaultRecipients(vault.connection(Role.AUDITOR)).read() == written == Recipients((FULL,))

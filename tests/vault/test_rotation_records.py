@@ -24,6 +24,11 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FAILED = BackOff("draft", NOW, NOW, NOW, 1, 3, "the partner is down")
 
 
+@pytest.fixture
+def vault(emptied_vault: TestVault) -> TestVault:
+    return emptied_vault
+
+
 def counted(record: RotationRecord, by: int = 0) -> RotationRecord:
     failures = 1 + sum(back_off.failures for back_off in record.back_offs)
     return replace(record, back_offs=(replace(FAILED, failures=failures, message=f"by {by}"),))
