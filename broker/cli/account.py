@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from broker.addresses import sendable
 from broker.cli.account_import import import_
 from broker.cli.new_account import address_of, checked_login
 from broker.cli.noun import Noun
@@ -38,7 +39,7 @@ from broker.model.duration import part_of
 from broker.model.finding import refuse_errors
 from broker.model.generation import PromotionMode, RenewalMode
 from broker.model.lease import Which
-from broker.model.names import AccountName, mail_address
+from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.subject import ATTRIBUTES, Subject
 from broker.partners.profile import Profile
@@ -113,7 +114,7 @@ def add(
             base_url=url,
             subject=named,
             created_at=broker.true_clock(),
-            contacts=Contacts(tuple(map(mail_address, partner)), tuple(map(mail_address, team))),
+            contacts=Contacts(tuple(map(sendable, partner)), tuple(map(sendable, team))),
         )
     )
     done = f"account {added.name}: login {added.login} at {added.base_url}"
@@ -189,8 +190,8 @@ def set_(
     done = start.broker.registry.set_account(
         account,
         AccountSettings(
-            partner=() if "contact" in clear else tuple(map(mail_address, partner)) or None,
-            team=() if "team" in clear else tuple(map(mail_address, team)) or None,
+            partner=() if "contact" in clear else tuple(map(sendable, partner)) or None,
+            team=() if "team" in clear else tuple(map(sendable, team)) or None,
             renew_before="" if "renew-before" in clear else renew_before,
             renewal=RenewalMode(renewal) if renewal else None,
             promotion=PromotionMode(promotion) if promotion else None,

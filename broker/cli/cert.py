@@ -54,7 +54,7 @@ def command() -> None:
 @click.argument("files", metavar="[FILE|DIRECTORY|- ...]", nargs=-1)
 @click.option("--reply", default="", metavar="ACCOUNT/ID", help="Import a reply that arrived: see broker reply list.")
 @accept_ca_option
-@click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server, if not those in the reply.")
+@click.option("--server-ca", default="", metavar="FILE", help="CAs that verify the server: as broker trust set.")
 @click.option("--client-id-for", default="", metavar="APPLICATION", help="Take its client_id from the reply.")
 @click.option("--client-id", default="", help="The client_id to take, if the reply has several.")
 @accept_finding_option
@@ -79,7 +79,8 @@ def import_(
     these. What is good in it is used, and the rest is named. No link is followed, and a private key is never stored.
 
     A CA that is not accepted yet is refused and shown. Compare its fingerprint with the partner over another channel,
-    such as telephone, and pass it with --accept-ca. If anything is refused, nothing is stored.
+    such as telephone, and pass it with --accept-ca. If anything is refused, nothing is stored. New CAs of the partner's
+    server verify it beside the current ones, as with broker trust set.
 
     An error that only the partner's server can decide about, such as certificate.purpose, is accepted with --accept and
     --reason, for this certificate; its finding says so. Ask the partner first.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from broker.addresses import sendable
 from broker.cli.options import (
     account_argument,
     confirm,
@@ -24,7 +25,7 @@ from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.channel import Channel
 from broker.model.generation import SigningRequest, Submission
-from broker.model.names import AccountName, mail_address
+from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.people.eml import csr_mail, draft
 
@@ -81,7 +82,7 @@ def submit(
     if found.open_request is None:
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
     for address in to:
-        mail_address(address)
+        sendable(address)
     if not reference.isprintable():
         raise InputError("--reference holds a control character")
     if sent_at and out:

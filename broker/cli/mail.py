@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from broker.addresses import sendable
 from broker.cli.noun import Noun
 from broker.cli.options import read_secret
 from broker.cli.output import note, show_done, wrote_json
 from broker.cli.start import Start
 from broker.errors import BrokerError, InputError
-from broker.model.names import mail_address
 from broker.model.recipient import WEBHOOK
 from broker.model.redactor import Redactor
 from broker.model.role import Role
@@ -61,7 +61,7 @@ def test(start: Start, to: str) -> None:
     """Log in at the servers of [mail.smtp] and [mail.imap]. Nothing is sent without --to."""
     mail, errors = start.broker.mail, list[BrokerError]()
     if to:
-        mail_address(to)
+        sendable(to)
     names = _configured(mail)
     if not names or (to and SMTP not in names):
         hint = "set host under [mail.smtp] or [mail.imap] in broker.toml"

@@ -1,12 +1,11 @@
 """Mail servers as they are configured, with their secrets from Vault."""
 
-import email.policy
 import shlex
 from collections.abc import Callable, Mapping
-from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Final
 
+from broker.addresses import new_mail
 from broker.config import Config
 from broker.errors import InputError
 from broker.model.clock import Clock
@@ -84,8 +83,8 @@ class Mail:
 
     def send_test(self, to: str) -> None:
         """Send a mail that says that it works."""
-        mailer, message = self.mailer(), EmailMessage(policy=email.policy.SMTP)
-        message["From"], message["To"] = mailer.sender, to
+        mailer = self.mailer()
+        message = new_mail(mailer.sender, to)
         message["Subject"] = "broker mail test"
         message["Date"] = format_datetime(self._clock())
         message["Message-ID"] = new_message_id()

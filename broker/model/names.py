@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Final, NewType
 
@@ -10,8 +11,9 @@ from broker.errors import InputError
 AccountName = NewType("AccountName", str)
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)  # 63: a DNS label
 _LONGEST_ADDRESS: Final = 254  # octets (RFC 3696, erratum 1690)
-_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322, 3.2.3
-_LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"  # RFC 5321, 4.1.2
+_OTHERS: Final = "\u00a1-\U0010ffff"  # letters and digits of all scripts, and more (RFC 6531, 3.3)
+_ATOM: Final = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{_OTHERS}-]+"  # RFC 5322, 3.2.3
+_LABEL: Final = rf"[A-Za-z0-9{_OTHERS}](?:[A-Za-z0-9{_OTHERS}-]*[A-Za-z0-9{_OTHERS}])?"  # RFC 5321, 4.1.2
 _ADDRESS: Final = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 
 
@@ -31,10 +33,15 @@ def account_name(text: str) -> AccountName:
 
 
 def mail_address(text: str) -> str:
-    """Return `text` if it is one plain ASCII mail address, without a display name; raise `InputError`."""
-    if len(text) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(text):
+    """Return `text`, in normal form C, if it is one mail address without a display name; raise `InputError`.
+
+    Letters, marks and digits may be of any script; `broker.addresses` says how such an address is written in a mail.
+    """
+    one = unicodedata.normalize("NFC", text) if len(text) <= _LONGEST_ADDRESS else ""
+    plain = all(c.isascii() or unicodedata.category(c)[0] in "LMN" for c in one)
+    if not plain or len(one.encode()) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(one):
         raise InputError(f"{text[:80]!r} is not one mail address", hint="write it as name@company.example")
-    return text
+    return one
 
 
 def guess(word: str, words: Iterable[str]) -> str:

@@ -12,4 +12,4 @@ class OutgoingMail:
     message_id: str
     at: datetime
     to: tuple[str, ...]
-    content: str  # RFC 5322, ASCII
+    content: str  # RFC 5322, or 6532 if an address has letters that are not ASCII

@@ -9,18 +9,17 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime
 from string import Template
 from typing import Final
 
+from broker.addresses import new_mail
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.finding import Finding, Severity
 from broker.model.generation import SigningRequest
-from broker.model.names import AccountName, mail_address
+from broker.model.names import AccountName
 from broker.model.notice import Reminder
 from broker.partners.profile import MailText, Profile
 
@@ -157,9 +156,7 @@ def _begun(mail: CsrMail, subject: str) -> EmailMessage:
             "the CSR has no recipient",
             hint=f"broker account set {mail.account} --contact ADDRESS, or --to ADDRESS for this mail",
         )
-    message = EmailMessage(policy=SMTP)
-    message["From"] = Address(addr_spec=mail_address(mail.sender))
-    message["To"] = tuple(Address(addr_spec=mail_address(to)) for to in mail.to)
+    message = new_mail(mail.sender, *mail.to)
     message["Subject"] = _line(_filled(subject, mail.texts))
     message["Date"] = format_datetime(mail.date)
     return message

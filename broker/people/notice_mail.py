@@ -4,15 +4,13 @@ import hashlib
 import textwrap
 from collections.abc import Iterator
 from datetime import datetime
-from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Final
 
+from broker.addresses import new_mail
 from broker.model.duration import counted
 from broker.model.letter import Item, Letter, LetterKind
-from broker.model.names import mail_address
 from broker.model.notice import Reminder
 from broker.people.calendar import calendar
 
@@ -23,9 +21,7 @@ _WHY: Final = "This is an automatic message of broker. The address is set by: br
 
 def mail(letter: Letter, sender: str) -> EmailMessage:
     """Return the mail; raise `InputError` for an address that is none."""
-    message = EmailMessage(policy=SMTP)
-    message["From"] = Address(addr_spec=mail_address(sender))
-    message["To"] = Address(addr_spec=mail_address(letter.to))
+    message = new_mail(sender, letter.to)
     message["Subject"] = subject(letter)
     message["Date"] = format_datetime(letter.at)
     message["Message-ID"] = letter.message_id

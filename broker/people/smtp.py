@@ -9,8 +9,8 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Any, Final
 
+from broker.addresses import on_wire
 from broker.errors import BrokerError, InputError, MailUnavailableError, RefusedError
-from broker.model.names import mail_address
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.network import FAULTS, Deadline, Reader
@@ -46,16 +46,16 @@ class Mailer:
         """
         fields = [field for name in ("To", "Cc") for field in message.get_all(name, [])]
         recipients = [address.addr_spec for field in fields for address in field.addresses]
-        return self.deliver(message.as_bytes(policy=SMTP), recipients)
+        utf8 = not all(map(str.isascii, (self.sender, *recipients)))
+        return self.deliver(message.as_bytes(policy=SMTP.clone(utf8=utf8)), recipients)
 
     def deliver(self, content: bytes, recipients: Sequence[str]) -> tuple[str, ...]:
         """Send a mail that is written already, as `send` does."""
-        for address in (self.sender, *recipients):
-            mail_address(address)
         if not recipients:
             raise InputError("the mail has no recipient")
+        sender, given = on_wire(self.sender), {on_wire(to): to for to in recipients}
         with self._session() as session:
-            return session.deliver(self.sender, recipients, content)
+            return tuple(given[to] for to in session.deliver(sender, tuple(given), content))
 
     def check(self) -> None:
         """Connect and log in; send nothing."""
@@ -71,7 +71,7 @@ class Mailer:
                 session.quit()
 
     def _opened(self) -> "_Session":
-        session = _Session(self.server, self.sender.rpartition("@")[2], Deadline(self.limit))
+        session = _Session(self.server, on_wire(self.sender).rpartition("@")[2], Deadline(self.limit))
         try:
             session.begin()
             if self.login:
@@ -100,7 +100,7 @@ class _Session(smtplib.SMTP):
     def send(self, s: Any) -> None:
         if self.sock is None:
             raise ConnectionResetError
-        left = memoryview(s.encode("ascii") if isinstance(s, str) else s)
+        left = memoryview(s.encode(self.command_encoding) if isinstance(s, str) else s)
         while left:
             self.sock.settimeout(self._deadline.left)
             left = left[self.sock.send(left) :]
@@ -167,14 +167,22 @@ class _Session(smtplib.SMTP):
     def deliver(self, sender: str, recipients: Sequence[str], content: bytes) -> tuple[str, ...]:
         """Send one mail; return the recipients that are refused."""
         with self._explaining():
-            size = [f"SIZE={len(content)}"] if self.has_extn("size") else []
-            self._require(self.mail(sender, size), f"the sender {sender}", len(content))
+            options = [*self._utf8(sender, *recipients), *([f"SIZE={len(content)}"] if self.has_extn("size") else [])]
+            self._require(self.mail(sender, options), f"the sender {sender}", len(content))
             refused = [(to, reply) for to in recipients if self._refuses(reply := self.rcpt(to), to)]
             if len(refused) == len(recipients):
                 raise self._refusal(refused[0][1], f"the recipient {', '.join(to for to, _ in refused)}", len(content))
         with self._explaining("; it may have been sent"):
             self._require(self._data(content), "the mail", len(content))
         return tuple(to for to, _ in refused)
+
+    def _utf8(self, *addresses: str) -> tuple[str, ...]:
+        """Return the options that `addresses` need; raise `MailRefusedError` if the server does not offer them."""
+        others = [address for address in addresses if not address.isascii()]
+        if others and not self.has_extn("smtputf8"):
+            message = f"{self._server} offers no SMTPUTF8, so no mail with {', '.join(others)} was sent"
+            raise MailRefusedError(message, hint="use an address with an ASCII name before the @, or another server")
+        return ("SMTPUTF8", "BODY=8BITMIME") if others else ()
 
     def _data(self, content: bytes) -> tuple[int, bytes]:
         try:

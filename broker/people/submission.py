@@ -60,7 +60,7 @@ class SendByMail:
             return self._sent_before(name, sent)
         if why := newest.request(number).closed:
             raise RefusedError(f"signing request {number} of {name} was {why.value}: no mail is sent")
-        refused = mailer.deliver(fixed.content.encode("ascii"), fixed.to)
+        refused = mailer.deliver(fixed.content.encode(), fixed.to)
         accepted = ", ".join(address for address in fixed.to if address not in refused)
         submission = Submission(self.clock(), _SMTP, accepted, message_id=mail.message_id)
         self.submit(name, number, submission)
@@ -69,7 +69,7 @@ class SendByMail:
 
     def _fixed(self, name: AccountName, mail: CsrMail, text: MailText) -> OutgoingMail:
         """Return the mail as it was stored first, by whichever process."""
-        made = OutgoingMail(mail.number, mail.message_id, mail.date, mail.to, written(mail, text).decode("ascii"))
+        made = OutgoingMail(mail.number, mail.message_id, mail.date, mail.to, written(mail, text).decode())
 
         def fix(record: RotationRecord) -> RotationRecord:
             others = tuple(known for known in record.sent if known.request == mail.number)  # older ones are over

@@ -7,7 +7,7 @@ from functools import partial
 from broker.errors import BrokerError, RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
-from broker.model.changes.registering import application_set, ca_accepted, trust_set
+from broker.model.changes.registering import application_set, ca_accepted
 from broker.model.changes.requesting import answered, finding_accepted
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, FindingsError, Severity, refuse_errors
@@ -21,6 +21,7 @@ from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import ACCEPTABLE, Expected, best_path, verify_certificate
 from broker.rotation.ports import Others
+from broker.rotation.server_cas import server_cas_named
 
 
 class LateReplyError(RefusedError):
@@ -209,7 +210,7 @@ def _refuse_news(account: Account, options: ImportOptions) -> None:
     issuing, trust = _pinned(account)
     accepted = {parse_fingerprint(text) for text in options.accept}
     server = set(ca_set(options.server_ca).fingerprints) if options.server_ca else trust
-    if accepted <= issuing | trust and server <= trust <= server | accepted:
+    if accepted <= issuing | trust and server <= trust:
         return
     raise RefusedError(
         f"{account.name} has this certificate already, so CAs cannot be accepted with it again: nothing was changed",
@@ -280,7 +281,8 @@ def _with_authorities(
 ) -> Account:
     """Return the account with the accepted CAs: those above the certificate are `issuing`, others the server's.
 
-    The first time, the issuing CAs are the server's too if a person named no other.
+    The first time, the issuing CAs are the server's too if a person named no other. Later, those of the current
+    generation are kept beside the new ones, as with `trust set`.
     """
     if issuing:
         pinned = [account.ca_set(account.issuing)] if account.issuing else []
@@ -289,7 +291,7 @@ def _with_authorities(
     if options.server_ca:
         server.append(ca_set(options.server_ca))
     trust = server or (issuing if account.trust is None else [])
-    return trust_set(account, _together(trust), stamp) if trust else account
+    return server_cas_named(account, _together(trust).pem, stamp) if trust else account
 
 
 def _together(several: Sequence[CaSet]) -> CaSet:

@@ -30,6 +30,7 @@ from broker.pki.certificates import ca_set
 from broker.pki.reply import ReplyParts
 from broker.rotation.amend import Amended, UseCase
 from broker.rotation.ports import Secrets, Version
+from broker.rotation.server_cas import server_cas_named
 
 _GIVEN: Final = ("profile", "environment", "login", "base_url", "subject", "contacts")  # by `account add`
 SLOTS: Final = 16  # to try; killed commands may have taken the first ones
@@ -146,8 +147,7 @@ class Registry(UseCase):
         named = "".join(parts.accepted(fingerprint).pem for fingerprint in accept)
 
         def change(account: Account, stamp: Stamp) -> Account:
-            kept = "" if replacing or account.current is None else account.ca_set(account.current.parts.trust).pem
-            return trust_set(account, ca_set(named + kept), stamp)
+            return trust_set(account, ca_set(named), stamp) if replacing else server_cas_named(account, named, stamp)
 
         return self.settled(name, change).account
 

@@ -30,6 +30,12 @@ _MOST_BOUNCES: Final = 10
 _MOST_TEXT: Final = 64 * 1024  # characters that are searched for names and dates
 _MOST_VALUE: Final = 2000  # characters of a header
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
+_GLOBAL: Final = re.compile(rb"(?im)^(Content-Type:[ \t]*)message/global(-delivery-status|-headers|)(?=[;\s])")
+_OLDER: Final = {
+    b"": b"message/rfc822",
+    b"-headers": b"text/rfc822-headers",
+    b"-delivery-status": b"message/delivery-status",
+}
 _MESSAGE_ID: Final = re.compile(r"<[^<>\s]{1,250}>")
 _SERIAL: Final = re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:?){8,20}(?![0-9A-Fa-f:])")
 _EXPIRY: Final = re.compile(r"\bexpir|\bläuft ab\b|\babgelaufen|\bablauf", re.IGNORECASE)
@@ -160,12 +166,18 @@ def _ids(head: Message, name: str) -> list[str]:
 
 def _value(head: Message, name: str) -> str:
     """Return the first header `name`, decoded, as a short line that a terminal can show."""
-    raw = str(head.get(name, ""))[:_MOST_VALUE]
+    raw = _raw(head, name)[:_MOST_VALUE]
     try:
         text = str(make_header(decode_header(raw)))
     except (ValueError, LookupError, MessageError, TypeError):  # no such character set, or not its bytes
         text = raw
     return _clean(text)
+
+
+def _raw(head: Message, name: str) -> str:
+    """Return the first header `name` as it arrived, which may be UTF-8 (RFC 6532)."""
+    found = next((value for key, value in head.raw_items() if key.lower() == name.lower()), "")
+    return str(found).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _clean(text: str) -> str:
@@ -186,7 +198,7 @@ def _end_of_day(text: str) -> datetime | None:
 def _bounces(data: bytes, received: datetime, answers: Sequence[str]) -> Iterator[Bounce]:
     """Yield each recipient that a mail of ours failed to reach (RFC 3464, 2.3), for each mail that it names."""
     try:
-        parts = list(mail.parsed(data).walk())[:_MOST_IDS]
+        parts = list(mail.parsed(_GLOBAL.sub(_older, data)).walk())[:_MOST_IDS]
     except BrokerError:
         return
     kinds = {part.get_content_type(): part for part in reversed(parts)}
@@ -199,9 +211,14 @@ def _bounces(data: bytes, received: datetime, answers: Sequence[str]) -> Iterato
     for field in (f for f in fields if isinstance(f, Message)):
         if str(field.get("Action", "")).strip().lower() != "failed":
             continue
-        recipient = _clean(str(field.get("Original-Recipient") or field.get("Final-Recipient", "")).rpartition(";")[2])
+        recipient = _clean((_raw(field, "Original-Recipient") or _raw(field, "Final-Recipient")).rpartition(";")[2])
         status = re.match(r"\s*(\d\.\d{1,3}\.\d{1,3})", str(field.get("Status", "")))
         yield from (Bounce(id_, recipient, status[1] if status else "", received) for id_ in dict.fromkeys(named))
+
+
+def _older(found: re.Match[bytes]) -> bytes:
+    """Return a type of RFC 6533 as RFC 3464 calls it; the parser knows no other."""
+    return found[1] + _OLDER[found[2].lower()]
 
 
 def _octets(part: Message) -> bytes:

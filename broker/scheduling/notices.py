@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
+from broker.addresses import on_wire
 from broker.errors import BrokerError, VaultUnavailableError
 from broker.model.account import Account
 from broker.model.clock import Clock
@@ -95,7 +96,7 @@ class Notices:
         dead = self.recipients.read().owner_of(sent_id(bounce.message_id))
         if not dead:
             named = (match.account.contacts.partner for match in matching.bounced(bounce, self.accounts()))
-            dead = next((to for partner in named for to in partner if to == bounce.recipient), "")
+            dead = next((to for partner in named for to in partner if bounce.recipient in (to, on_wire(to))), "")
         if dead:
             reason = "".join(c if c.isprintable() else " " for c in f"bounced with status {bounce.status}")
             self._note(dead, partial(Recipient.died, reason=reason, now=self.clock()))

@@ -17,7 +17,7 @@ LADDER: list[set[str]] = [
     {"telemetry", "typed", "memfd"},
     {"model"},
     {"settings"},
-    {"partners", "pki", "child", "config", "network", "paths", "signals", "unix_socket", "windows"},
+    {"addresses", "partners", "pki", "child", "config", "network", "paths", "signals", "unix_socket", "windows"},
     {"evidence"},
     {"rotation", "issuing"},
     {"scheduling"},

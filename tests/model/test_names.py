@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from email.headerregistry import Address
+from unicodedata import normalize
 
 import pytest
 
@@ -65,6 +66,12 @@ def test_plain_mail_address_is_kept(good: str) -> None:
     assert mail_address(good) == good == Address(addr_spec=good).addr_spec
 
 
+@pytest.mark.parametrize("good", ["büro@példa.example", "घर@डाटा.example", "a@é.c", "用户@例子.example"])
+def test_letters_of_every_script_are_kept(good: str) -> None:
+    assert mail_address(good) == good
+    assert mail_address(normalize("NFD", good)) == good
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -92,8 +99,14 @@ def test_plain_mail_address_is_kept(good: str) -> None:
             "a b@c.d",
             "a@b.c\n",
             "a@b.c\r\nBcc: d@e.f",
-            "é@b.c",
-            "a@é.c",
+            "a\u00a0b@c.d",
+            "\u202ea@b.c",
+            "a\u200b@b.c",
+            "\ud800@b.c",
+            "a@b\u3002c",
+            "\ue000@b.c",
+            "€@b.c",
+            "é" * 126 + "@b.c",
         ),
         *("a@b.c, d@e.f", "Me <a@b.c>", "a" * 251 + "@b.c", "a\x00@b.c", "a(b)@c.d"),
     ],

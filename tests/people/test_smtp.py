@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from broker.addresses import new_mail
 from broker.errors import BrokerError, MailUnavailableError
 from broker.model.secret import Secret
 from broker.people.imap import imap_session
 from broker.people.login import Auth, Login, WrongLoginError
 from broker.people.server import MailServer, MailTlsError, Tls
 from broker.people.smtp import Mailer, MailRefusedError
+from broker.scheduling.incoming import read_mail
+from tests.support.accounts import NOW
 from tests.support.mail_servers import (
     BROKER,
+    BUREAU,
     DESK,
     GREYLISTED,
     LARGEST,
@@ -69,6 +73,33 @@ def test_a_mail_arrives_as_it_was_written(mail_servers: MailServers) -> None:
     assert arrived["Message-ID"] == "<one@credential-broker.invalid>"
     assert arrived["Subject"] == "Signature \u2014 MZP"
     assert arrived.get_content() == "Hello\n.\nS\u00e9bastien\n"
+
+
+def test_a_domain_of_other_letters(mail_servers: MailServers) -> None:
+    """It is sent in ASCII, which needs nothing of the server."""
+    sender, to = a_mailer(mail_servers), "desk@Példa.test"
+    assert sender.send(new_mail(BROKER, to)) == ()
+    assert mail_servers.arrived("desk@xn--plda-bpa.test")["To"] == "desk@xn--plda-bpa.test"
+
+
+def test_a_name_of_other_letters(mail_servers: MailServers) -> None:
+    """Postfix takes it by SMTPUTF8."""
+    message = new_mail(BROKER, BUREAU)
+    message.set_content("Hello\n")
+    assert a_mailer(mail_servers).send(message) == ()
+    assert mail_servers.arrived(BUREAU)["To"] == BUREAU
+
+
+def test_a_name_of_other_letters_may_bounce(mail_servers: MailServers) -> None:
+    """The mailbox behind Postfix does not take it, and a report in another form comes back (RFC 6533)."""
+    message = new_mail(BUREAU, "büro@példa.test")
+    message["Message-ID"] = "<two@credential-broker.invalid>"
+    message.set_content("Hello\n")
+    assert replace(a_mailer(mail_servers), sender=BUREAU).send(message) == ()
+    report = mail_servers.arrived(BUREAU).as_bytes()
+    [bounce] = read_mail(report, NOW).bounces
+    assert (bounce.message_id, bounce.recipient) == ("<two@credential-broker.invalid>", "büro@xn--plda-bpa.test")
+    assert bounce.status == "5.6.7"
 
 
 def test_names_of_recipients_add_none(mail_servers: MailServers) -> None:

@@ -28,7 +28,7 @@ from broker.pki.verification import ACCEPTABLE
 from broker.rotation.receive import ImportOptions, LateReplyError, Received
 from tests.rotation.simulation import Simulation
 from tests.support import pki
-from tests.support.accounts import BY, MZP, NOW, STAMP, an_account, assert_refused
+from tests.support.accounts import BY, MZP, NOW, STAMP, an_account, assert_refused, promoted
 
 ROOT = pki.a_ca("Root")
 MIDDLE = pki.a_ca("Middle", issuer=ROOT)
@@ -117,6 +117,21 @@ def test_repeated_import_changes_nothing() -> None:
     assert received(sim, OLD, *CAS, said=said).generation.number == 1
     assert received(sim, OLD, *CAS, said=ACCEPTED).generation.number == 1
     assert sim.account == before
+
+
+@pytest.mark.parametrize("by_file", [True, False], ids=["--server-ca", "in the reply"])
+def test_new_server_cas_overlap(by_file: bool) -> None:
+    """As with `trust set`: a candidate has old and new CAs. Repeating the import changes nothing."""
+    sim = renewing()
+    found = sim.read(MZP)
+    sim.write(promoted(found.account, 1), replacing=found.version)
+    new = fingerprint_of(STRANGER.certificate)
+    said = ImportOptions(server_ca=STRANGER.pem.encode()) if by_file else ImportOptions(accept=(new,))
+    for _ in range(2):
+        received(sim, NEW, *CAS, *(() if by_file else (STRANGER.certificate,)), said=said)
+        [candidate] = [g for g in sim.account.candidates if g.parts.trust]
+        assert candidate.parts.trust == sim.account.trust
+        assert {*sim.account.ca_set(sim.account.trust).fingerprints} == {new, fingerprint_of(SERVER.certificate)}
 
 
 @pytest.mark.parametrize(

@@ -40,15 +40,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.support.pki import Ca, a_ca, a_key, a_leaf
 from tests.support.ports import free_ports
 
-__all__ = ["BROKER", "DESK", "GREYLISTED", "PASSWORD", "REFUSED", "MailServers", "mail_servers", "running"]
+__all__ = ["BROKER", "BUREAU", "DESK", "GREYLISTED", "PASSWORD", "REFUSED", "MailServers", "mail_servers", "running"]
 
 BROKER: Final = "broker@company.test"  # the broker's own mailbox
 DESK: Final = "desk@partner.test"  # the partner's
+DESK_ABROAD: Final = "desk@xn--plda-bpa.test"  # in the domain példa.test
 TEAM: Final = "team@company.test"
+BUREAU: Final = "büro@intl.test"  # a mailbox of Postfix's own: Dovecot takes no such name
 NOBODY: Final = "nobody@partner.test"  # no user has it: a mail to it bounces
 REFUSED: Final = "refused@partner.test"  # refused when it is named
 GREYLISTED: Final = "later@partner.test"  # "try later"
 PASSWORD: Final = "m4il-pl4nted-p4ssword"  # of every user
+_USERS: Final = (BROKER, DESK, DESK_ABROAD, TEAM)  # of Dovecot
 LARGEST: Final = 200_000  # bytes of a mail
 PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
 _PATIENCE: Final = 30.0  # seconds; a busy machine
@@ -171,7 +174,7 @@ def _set_up_dovecot(servers: MailServers, auth: int, lmtp: int) -> None:
         f"introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={folder}/keys/\n"
         "username_attribute = email\n"
     )
-    (folder / "users").write_text("".join(f"{name}:{{PLAIN}}{PASSWORD}::::::\n" for name in (BROKER, DESK, TEAM)))
+    (folder / "users").write_text("".join(f"{name}:{{PLAIN}}{PASSWORD}::::::\n" for name in _USERS))
     (folder / "mail").mkdir()
     _give(folder / "mail", user)
     own = "" if os.geteuid() == 0 else f"default_internal_user = {user.pw_name}\ndefault_login_user = {user.pw_name}\n"
@@ -273,8 +276,13 @@ mydestination =
 alias_maps =
 alias_database =
 local_recipient_maps =
-virtual_mailbox_domains = company.test, partner.test
+virtual_mailbox_domains = company.test, partner.test, xn--plda-bpa.test, intl.test
 virtual_transport = lmtp:inet:127.0.0.1:{lmtp}
+transport_maps = inline:{{ {{ intl.test = virtual: }} }}
+virtual_mailbox_base = {folder}/mail
+virtual_mailbox_maps = inline:{{ {{ {BUREAU} = {BUREAU}/ }} }}
+virtual_uid_maps = static:{_mail_user().pw_uid}
+virtual_gid_maps = static:{_mail_user().pw_gid}
 default_transport = error:this server sends nothing to others
 smtpd_reject_unlisted_recipient = no
 smtpd_relay_restrictions = permit_sasl_authenticated, reject
@@ -314,6 +322,7 @@ proxymap  unix - - n - - proxymap
 error     unix - - n - - error
 retry     unix - - n - - error
 lmtp      unix - - n - - lmtp
+virtual   unix - n n - - virtual
 anvil     unix - - n - 1 anvil
 scache    unix - - n - 1 scache
 postlog   unix-dgram n - n - 1 postlogd
