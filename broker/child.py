@@ -10,13 +10,13 @@ from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> None:
+def run(command: Sequence[str], environment: Mapping[str, str], seconds: float, where: str = "[hooks]") -> None:
     """Run `command` to its end with exactly `environment`; raise `InputError` or `RefusedError`.
 
     Its output is discarded: it may hold anything. It gets no input. If it takes too long, it is killed with every
     process that it started and that did not leave its group.
     """
-    _ended(command, environment, seconds, "[hooks]", subprocess.DEVNULL)
+    _ended(command, environment, seconds, where, subprocess.DEVNULL)
 
 
 def output(command: Sequence[str], environment: Mapping[str, str], seconds: float, where: str) -> Secret[bytes]:
@@ -26,6 +26,7 @@ def output(command: Sequence[str], environment: Mapping[str, str], seconds: floa
 
 def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: float, where: str, stdout: int) -> bytes:
     program = os.path.basename(command[0])  # noqa: PTH119  # arguments may be private: only this is shown
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())  # the program starts with none blocked
     try:
         child = subprocess.Popen(
             command,
@@ -38,6 +39,8 @@ def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: floa
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name or an argument cannot be used"
         raise InputError(f"cannot run {program}: {reason}", hint=f"check {where} in broker.toml") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         printed, _ = child.communicate(timeout=seconds)
     except BaseException as error:  # also if we are asked to end meanwhile

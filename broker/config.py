@@ -52,7 +52,8 @@ class Value:
 @dataclass(frozen=True, slots=True)
 class Config:
     """All settings, resolved. `logins` holds the login of each role; "default" serves roles without one. `issuers` are
-    those whose JWTs the service accepts. `windows` and `freezes` bind the scheduler.
+    those whose JWTs the service accepts. `windows` and `freezes` bind the scheduler. `bundles` are the agent's,
+    as they are written.
     """
 
     values: Mapping[str, Value]
@@ -62,6 +63,7 @@ class Config:
     issuers: Mapping[str, JwtIssuer] = field(default_factory=lambda: MappingProxyType({}))
     windows: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     freezes: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    bundles: tuple[Mapping[str, Any], ...] = ()
 
     def __getitem__(self, name: str) -> str:
         return self.values[name].text
@@ -103,6 +105,7 @@ def resolve(
         MappingProxyType(issuers),
         MappingProxyType(_named_tables(content, "windows", WINDOW_KEYS, found)),
         MappingProxyType(_named_tables(content, "freezes", FREEZE_KEYS, found)),
+        _bundles(content, found),
     )
 
 
@@ -130,7 +133,16 @@ def _parsed(file: Path) -> dict[str, Any]:
 def _flattened(content: Mapping[str, Any], file: Path, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in content.items():
         name = f"{prefix}{key}"
-        if name in ("version", "roles", "login", "accounts", "issuers", "rotation.windows", "rotation.freezes"):
+        if name in (
+            "version",
+            "roles",
+            "login",
+            "accounts",
+            "issuers",
+            "rotation.windows",
+            "rotation.freezes",
+            "bundles",
+        ):
             continue
         if isinstance(value, dict) and any(known.startswith(f"{name}.") for known in (*_BY_NAME, "rotation.windows")):
             yield from _flattened(value, file, f"{name}.")
@@ -184,6 +196,13 @@ def _named_tables(
         plain = {key: str(value) if isinstance(value, date) else value for key, value in table.items()}
         found[name] = _texts(plain, f"rotation.{kind}.{name}", keys, file)
     return found
+
+
+def _bundles(content: Mapping[str, Any], file: Path) -> tuple[Mapping[str, Any], ...]:
+    tables = content.get("bundles", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{file}: bundles must be tables", hint="write [[bundles]], once for each")
+    return tuple(tables)
 
 
 def _texts(table: Any, where: str, keys: tuple[str, ...], file: Path) -> Mapping[str, str]:

@@ -84,20 +84,40 @@ def write_atomically(
 
 def replace_file(at: int, name: str, content: bytes, mode: int) -> None:
     """Write or replace the file `name` in the open directory `at`, atomically; raise `OSError`."""
+    with staged(at, name, content, mode) as rename:
+        rename()
+
+
+@contextmanager
+def staged(
+    at: int, name: str, content: bytes, mode: int, owner: tuple[int, int] | None = None
+) -> Iterator[Callable[[], None]]:
+    """Write `.NAME.new` in the open directory `at`, and lend what renames it to `name`; else it is removed at the end.
+
+    So several files can be written before the first is renamed. `owner` is user and group, -1 for ours.
+    """
     if name in (".", ".."):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    working = f".{name}.new"
+    working = working_name(name)
     with os.fdopen(_held(working, at, mode), "wb") as file:  # closing it releases the lock
         try:
             file.truncate()
             file.write(content)
             file.flush()
+            if owner:
+                os.fchown(file.fileno(), *owner)
+                os.fchmod(file.fileno(), mode)  # as it is asked for, without the umask
             os.fsync(file.fileno())
-            os.rename(working, name, src_dir_fd=at, dst_dir_fd=at)
-        except BaseException:
+            yield lambda: os.rename(working, name, src_dir_fd=at, dst_dir_fd=at)
+        finally:
             with suppress(FileNotFoundError):
-                os.unlink(working, dir_fd=at)
-            raise
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(working, dir_fd=at, follow_symlinks=False)):
+                    os.unlink(working, dir_fd=at)
+
+
+def working_name(name: str) -> str:
+    """Return the name of the working file for `name`, which a kill may leave."""
+    return f".{name}.new"
 
 
 def take_lock(file: int | BinaryIO, seconds: float, unless: Callable[[], object] = bool) -> bool:

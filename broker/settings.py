@@ -237,6 +237,8 @@ SETTINGS: Final = (
     Setting(
         "bundle.directory", ("BROKER_DIRECTORY",), "", "directory of bundles; else a memory file system", path_text
     ),
+    Setting("agent.listen", (), "", "loopback address of the agent's health: 127.0.0.1:PORT"),
+    Setting("agent.socket", (), "", "unix socket of the same, for its user; it also takes POST /quit", path_text),
     *_mail_server("smtp", "587", "starttls"),
     _mail("smtp.from", "", "address that the broker's mails come from", mail_address),
     *_mail_server("imap", "993", "tls"),

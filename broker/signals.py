@@ -25,7 +25,7 @@ _LEFT_OUT: Final = "KILL STOP ABRT BUS FPE ILL SEGV SYS TRAP CHLD CONT PIPE TSTP
 ASKING: Final = frozenset(map(int, signal.valid_signals() - {signal.Signals[f"SIG{n}"] for n in _LEFT_OUT.split()}))
 _AGAIN: Final = 0.01  # seconds until a signal is sent again whose exception Python dropped
 _GLANCE: Final = 0.2  # seconds between looks at news
-_LOOK: Final = 5.0  # seconds between looks at the clock: it may be set, or the machine may have slept
+LOOK: Final = 5.0  # seconds between looks at the clock: it may be set, or the machine may have slept
 
 
 class AskedToEnd(KeyboardInterrupt):  # no error, as KeyboardInterrupt is none
@@ -117,15 +117,27 @@ def held_back(more: frozenset[int] = frozenset()) -> Iterator[frozenset[int]]:
 def wait_for_end(
     signals: frozenset[int], until: datetime, clock: Callable[[], datetime], news: threading.Event | None = None
 ) -> int:
-    """Wait for a signal of `held_back`, and return its number; or for `news` or the time `until`, and return 0.
+    """Wait for a signal of `held_back`, and return its number; or for `news` or the time `until`, and return 0."""
 
-    The wait ends when the clock shows `until`, or when as much time has passed as was left at the start: a clock that
+    def pause(seconds: float) -> int:
+        came = signal.sigtimedwait(signals, min(seconds, _GLANCE if news else LOOK))
+        return came.si_signo if came else 0
+
+    return paused(pause, until, clock, news.is_set if news else bool)
+
+
+def paused(
+    pause: Callable[[float], int], until: datetime, clock: Callable[[], datetime], over: Callable[[], bool]
+) -> int:
+    """Call `pause` with the seconds that are left until it returns a number, and return that; or until `over`: 0.
+
+    It ends when the clock shows `until`, or when as much time has passed as was left at the start: a clock that
     is set back, or a machine that sleeps, makes no wait longer.
     """
     started, left = _uptime(), (until - clock()).total_seconds()
-    while left > 0 and not (news and news.is_set()):
-        if came := signal.sigtimedwait(signals, min(left, _GLANCE if news else _LOOK)):
-            return came.si_signo
+    while left > 0 and not over():
+        if number := pause(left):
+            return number
         passed = _uptime() - started
         left = min(left - passed, (until - clock()).total_seconds())
         started += passed

@@ -125,13 +125,13 @@ def test_past_time_is_not_waited_for(heard: list[int]) -> None:
 
 
 def test_clock_ahead_ends_the_wait(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "_LOOK", 0.01)
+    monkeypatch.setattr(signals, "LOOK", 0.01)
     with held_back() as waiting:
         assert not wait_for_end(waiting, START + timedelta(hours=1), Clock(0, 1, 3601))
 
 
 def test_clock_set_back_prolongs_no_wait(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "_LOOK", 0.01)
+    monkeypatch.setattr(signals, "LOOK", 0.01)
     with held_back() as waiting:
         assert not wait_for_end(waiting, START + timedelta(seconds=0.1), Clock(0, -3600))
 

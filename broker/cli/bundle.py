@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from broker.agent.holding import Held, Publish
+from broker.agent.files import Files
+from broker.agent.holding import Held
 from broker.cli.asked import Asked, asked_options
 from broker.cli.credential import EXEC_CREDENTIAL, EXEC_INFO, exec_api, show_credential, show_exec_credential
 from broker.cli.noun import Noun
 from broker.cli.output import note, take_format, wants, wants_json
 from broker.cli.start import Start
-from broker.delivery.directory import CURRENT, published, publishing
+from broker.delivery.directory import CURRENT, published
 from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.reuse import is_fresh, shared
 from broker.delivery.root import default_root, is_memory
@@ -99,7 +100,7 @@ def get(start: Start, asked: Asked, directory: str, formats: Sequence[str], hold
     wanted, extra = asked.wanted(start), [FileFormat(f) for f in formats]
     root = _root(start, wanted, directory)
     # Signals still end this: Vault may be slow, and there is no file yet
-    fetch = partial(_fetched, start, asked, partial(publishing, root, formats=extra, clock=start.clock))
+    fetch = partial(_fetched, start, asked, Files(root, extra, start.clock))
     if hold:
         _hold(fetch(), root)
     elif not api and not wants_json():
@@ -114,8 +115,10 @@ def get(start: Start, asked: Asked, directory: str, formats: Sequence[str], hold
         show_exec_credential(found, api) if api else show_credential(found)
 
 
-def _fetched(start: Start, asked: Asked, publish: Publish) -> Held:
-    return Held(asked.source(start), asked.wanted(start), publish, start.clock, note)
+def _fetched(start: Start, asked: Asked, files: Files) -> Held:
+    made = Held(asked.source(start), asked.wanted(start), files, start.clock)
+    made.say = note
+    return made
 
 
 def _published(held: Held) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from broker.cli.agent import tables_of
 from broker.cli.noun import Noun
 from broker.cli.output import note, show_table, wants_json, wrote_json
 from broker.cli.start import Start
 from broker.compose.ways import Ways
 from broker.config import FREEZE_KEYS, WINDOW_KEYS
 from broker.errors import InputError
-from broker.model.duration import counted
+from broker.model.duration import counted, duration_text
 from broker.model.role import Role
 from broker.network import service_address
 from broker.settings import SETTINGS
@@ -37,6 +38,7 @@ def show(start: Start) -> None:
     rotation = {"windows": windows, "freezes": freezes}
     file = str(config.file) if config.file else None
     others = {"logins": logins, "accounts": accounts, "issuers": issuers, "rotation": rotation}
+    others["bundles"] = list(config.bundles)
     if wrote_json({"file": file, "settings": settings, **others}):
         return
     show_table(
@@ -61,6 +63,9 @@ def show(start: Start) -> None:
     for kind, keys, tables in (("window", WINDOW_KEYS, config.windows), ("freeze", FREEZE_KEYS, config.freezes)):
         if tables:
             show_table([kind, *keys], [(name, *map(own.get, keys)) for name, own in tables.items()])
+    if config.bundles:
+        rows = [(one.name, str(one.root), duration_text(one.wanted.ttl)) for one in tables_of(config)]
+        show_table(["bundle", "directory", "ttl"], rows)
     note(f"file: {config.file or 'none: broker init writes one'}")
 
 
@@ -68,7 +73,7 @@ def show(start: Start) -> None:
 def check(start: Start) -> None:
     """Check names, values and files of the configuration, without a request to Vault."""
     config = start.config
-    paths = {s.name: config[s.name] for s in SETTINGS if s.is_path and not s.name.endswith(".directory")}
+    paths = {s.name: config[s.name] for s in SETTINGS if s.is_path and not s.name.endswith((".directory", ".socket"))}
     paths |= {f"accounts.{name}": own.get("proxy_login_file", "") for name, own in config.accounts.items()}
     method, _, file = config["service.auth"].partition(":")
     paths |= {"service.auth": file} if method.endswith("-file") else {}
@@ -85,6 +90,7 @@ def check(start: Start) -> None:
     ]
     if named or logins:
         raise _not_all(named, logins)
+    tables_of(config)
     warning = start.broker.planning.waits(start.clock()) if config.windows or config.freezes else ""
     if config["mail.smtp.host"] or config["mail.imap.host"]:
         start.broker.mail.require_usable()

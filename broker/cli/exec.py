@@ -5,17 +5,17 @@ import signal
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 
+from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, replaced_by, supervised
 from broker.cli.asked import Asked, asked_options
 from broker.cli.start import Start
-from broker.delivery.directory import CURRENT, cleared, publishing
+from broker.delivery.directory import CURRENT, cleared
 from broker.delivery.formats import DEFAULT, FileFormat, render
 from broker.delivery.root import LeftBehindError, default_root, held
 from broker.errors import BrokerError, InputError
@@ -90,7 +90,7 @@ def _beside(program: Program, source: Source, wanted: Wanted, start: Start) -> i
     place = default_root(wanted.account, wanted.application, os.environ, os.getuid())
     _tidied(place)
     root = place / f"{_EXEC}{os.getpid()}"
-    files = Held(source, wanted, partial(publishing, root, formats=(), clock=start.clock), start.clock)
+    files = Held(source, wanted, Files(root, (), start.clock), start.clock)
     with closing(files):
         files.publish()
         try:

@@ -42,6 +42,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "rotation": "generations: status, plan, snooze, canary, promote, rollback, reject, retire, returned",
         "notify": "recipients of notices: list, test",
         "bundle": "credentials for an application, for a limited time: get",
+        "agent": "keep the files of several bundles current",
         "exec": "run a program beside a bundle",
         "lease": "leases that consumers hold: list, show, revoke, key rotate",
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",

@@ -64,6 +64,16 @@ class Start:
             configure(level, form)
         return found
 
+    def read_again(self) -> Config:
+        """Return the settings as they are now; raise `InputError`, and keep those from before."""
+        before = self.__dict__.pop("config", None)
+        try:
+            return self.config
+        except BaseException:
+            if before:
+                self.__dict__["config"] = before
+            raise
+
     @property
     def clock(self) -> Clock:
         """The clock for dates that are shown and waited for. It needs no Vault, and so none of its libraries."""

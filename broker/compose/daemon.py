@@ -13,7 +13,7 @@ from broker.compose.sweeping import Sweeping
 from broker.service.health import Watched, health
 from broker.service.limits import Guard
 from broker.service.listeners import Address, Listener, Ready, Report, serve
-from broker.service.systemd import State
+from broker.systemd import State
 from broker.telemetry import log
 
 _WATCHERS: Final = 64  # connections

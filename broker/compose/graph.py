@@ -50,7 +50,7 @@ from broker.rotation.ports import Canary, ForkedEvidenceError
 from broker.rotation.registry import Registry
 from broker.rotation.reports import RotationStatus, rotation_status
 from broker.rotation.rotation import Rotation
-from broker.service.systemd import report
+from broker.systemd import report
 from broker.vault.connection import Observer, unobserved
 from broker.vault.consumers import VaultConsumers
 from broker.vault.errors import MissingError

@@ -18,7 +18,7 @@ from broker.partners.planned import plan_of
 from broker.rotation.rotation import Rotation
 from broker.scheduling.ports import Fence
 from broker.scheduling.sweep import Outside, Stores, Sweeps, fenced
-from broker.service.systemd import State
+from broker.systemd import State
 from broker.vault.idle import VaultIdle
 from broker.vault.locks import VaultLock
 from broker.vault.rotation_records import VaultRotationRecords

@@ -17,10 +17,10 @@ from broker.service.health import Watched, health
 from broker.service.limits import Guard, raise_open_files
 from broker.service.listeners import Address, Listener, Ready, Report, serve
 from broker.service.listing import course, listing
-from broker.service.systemd import State
 from broker.service.tls import IssuedTls, ReloadedTls, Tls
 from broker.service.waiting import waiting
 from broker.service.workers import Worker, started
+from broker.systemd import State
 
 _WATCHERS: Final = 64  # connections
 

@@ -11,7 +11,7 @@ generation must change (another client_id, another format), the new ones go to `
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -67,13 +67,20 @@ def _is_whole(manifest: Manifest, name: str, content: Secret[bytes] | None) -> b
 
 
 @contextmanager
-def publishing(root: Path, bundle: Bundle, formats: Collection[FileFormat], clock: Clock) -> Iterator[Holding]:
+def publishing(
+    root: Path,
+    bundle: Bundle,
+    formats: Collection[FileFormat],
+    clock: Clock,
+    stage: Callable[[Root], None] = lambda _: None,
+) -> Iterator[Holding]:
     """Write `bundle` below `root`, point `current` at it, and lend what was published, for `Holding.withdraw`.
 
     Leftovers of a killed run are removed first; a generation that is already there gets a new manifest. Displaced
-    generations are removed once their grace has passed, by this or a later call. If this raises, the directory is as
-    before: `UnusableDirectoryError` if it cannot be used or is full, `LeftBehindError` if even that could not be
-    restored; `RefusedError` if it holds another application's bundle; what `render` raises.
+    generations are removed once their grace has passed, by this or a later call. `stage` gets the written generation
+    before `current` points at it. If this raises, the directory is as before: `UnusableDirectoryError` if it cannot be
+    used or is full, `LeftBehindError` if even that could not be restored; `RefusedError` if it holds another
+    application's bundle; what `render` and `stage` raise.
     """
     with ExitStack() as kept:
         with held(root) as directory:
@@ -83,6 +90,8 @@ def publishing(root: Path, bundle: Bundle, formats: Collection[FileFormat], cloc
             before = directory.link(CURRENT), {name: _written(directory, name) for name in _generations(directory)}
             try:
                 name = _stored(directory, bundle, formats)
+                with directory.opened(name) as generation:
+                    stage(generation)
                 _switch(directory, name, clock())
                 _prune(directory, name, clock() - GRACE)
                 holding = Holding(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
@@ -220,7 +229,9 @@ def _stored(directory: Root, bundle: Bundle, formats: Collection[FileFormat]) ->
         with directory.opened(name) as generation:
             there = _same(generation, files)
             if there is not None:
-                generation.write(MANIFEST, Secret(dump(manifest_of(bundle, there))))
+                manifest = Secret(dump(manifest_of(bundle, there)))
+                if generation.read(MANIFEST) != manifest:
+                    generation.write(MANIFEST, manifest)
                 return name
     raise AssertionError("names never end")
 

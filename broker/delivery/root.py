@@ -104,7 +104,7 @@ class Root:
     def appended(self, name: str) -> BinaryIO:
         """Open a file of ours for reading and appending; make it if it is missing; raise `UnusableDirectoryError`."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with _as_unusable(self.path / name):
+        with as_unusable(self.path / name):
             return os.fdopen(os.open(name, flags, _FILE_MODE, dir_fd=self._fd), "r+b", buffering=0)
 
     def remove(self, directory: str, ours: frozenset[str]) -> None:
@@ -130,6 +130,23 @@ class Root:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._fd)
 
+    def claim(self, name: str) -> int | None:
+        """Lock the file `name` as long as the returned descriptor is open; return None if another process has it."""
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE, dir_fd=self._fd)
+        with suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=self._fd, follow_symlinks=False)):
+                return fd
+        os.close(fd)
+        return None
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether `path` still leads to this directory."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(path, follow_symlinks=False))  # noqa: PTH116
+        except OSError:
+            return False
+
     def stamp(self, directory: str, at: float) -> None:
         """Set the time stamp of `directory`, in seconds since the epoch."""
         os.utime(directory, (at, at), dir_fd=self._fd, follow_symlinks=False)
@@ -150,7 +167,7 @@ class Root:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait for other publishers, and update `path`: the directory may have been renamed."""
-        with _as_unusable(self.path):
+        with as_unusable(self.path):
             if not take_lock(self._fd, _PATIENCE):
                 raise ConflictError(f"another publisher holds {self.path}", hint=f"find it: fuser -v {self.path}")
             with suppress(OSError):
@@ -179,7 +196,7 @@ def held(path: Path) -> Iterator[Root]:
     directory) and for errors of the file system; `ConflictError` if another publisher holds the lock for long.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow the link that we refuse
-    with _as_unusable(path), ExitStack() as opened:
+    with as_unusable(path), ExitStack() as opened:
         for _ in range(_GONE):
             with place(path, make=True, guarded=True) as found:
                 with suppress(FileExistsError):
@@ -213,7 +230,8 @@ def _require_safe(path: Path, fd: int) -> None:
 
 
 @contextmanager
-def _as_unusable(path: Path) -> Iterator[None]:
+def as_unusable(path: Path) -> Iterator[None]:
+    """Raise `UnusableDirectoryError` or `StorageFullError` for an `OSError` with `path`."""
     try:
         yield
     except UntrustedPathError as error:

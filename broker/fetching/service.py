@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ _READ: Final = 10.0  # seconds for each read; a holder of files acts on no signa
 _WAIT: Final = 60.0  # the same of a wait, which sends a blank every 20
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
 _SUCCESS: Final = 2  # the first digit of the status
+_ROUNDED: Final = timedelta(minutes=1)  # the service rounds ends down
 _NUMBER: Final = re.compile(r"[0-9a-f]{1,32}")
 _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "input": InputError,
@@ -98,19 +99,21 @@ class Service:
         Return `granted` itself if that ends as late: at the end of the certificate.
         """
         try:
-            answer = self._ask("/v1/leases/renew", {**_lease(granted), "ttl": duration_text(wanted.ttl)})
-            renewed = _renewed(granted, answer)
+            renewed, newer = self._renewed(wanted, granted)
         except RefusedError:  # such as for a generation that was retired; `grant` says if nothing is issued
             return self.grant(wanted)
-        except (KeyError, TypeError, ValueError):
-            raise self._unusable() from None
-        if renewed.lease.expires > granted.lease.expires and not answer["newer"]:
+        can_go_on = renewed.lease.expires < min(granted.lease.renewable_until, granted.bundle.not_after) - _ROUNDED
+        if not newer and (can_go_on or renewed.lease.expires > granted.lease.expires):
             return renewed
         fresh = self.grant(wanted)
         if fresh.lease.generation != granted.lease.generation or fresh.lease.expires > granted.lease.expires:
             return fresh
         self.give_back(fresh)
         return granted
+
+    def extend(self, wanted: Wanted, granted: Granted) -> Granted:
+        """Return the same bundle with a later end, also of a generation that is not current any more."""
+        return self._renewed(wanted, granted)[0]
 
     def wait(self, granted: Granted) -> Ended:
         """Wait at the service, for some minutes at most."""
@@ -127,6 +130,14 @@ class Service:
         answer = self._ask("/v1/accounts")
         try:
             return msgspec.convert(answer["applications"], list[Application])
+        except (KeyError, TypeError, ValueError):
+            raise self._unusable() from None
+
+    def _renewed(self, wanted: Wanted, granted: Granted) -> tuple[Granted, int | None]:
+        """Return the bundle with a later end, and the current generation if it is another one."""
+        answer = self._ask("/v1/leases/renew", {**_lease(granted), "ttl": duration_text(wanted.ttl)})
+        try:
+            return _renewed(granted, answer), answer["newer"]
         except (KeyError, TypeError, ValueError):
             raise self._unusable() from None
 

@@ -21,9 +21,9 @@ import uvloop
 from broker.errors import InputError
 from broker.network import is_loopback
 from broker.service.limits import LOOPBACK_NAMES, Guard, GuardedProtocol
-from broker.service.systemd import State
 from broker.service.tls import Tls
 from broker.signals import ASKING
+from broker.systemd import State
 from broker.telemetry import log
 
 _DRAIN: Final = 9  # seconds for open requests, once the service is asked to end; then each is answered 503

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.service.listeners import Address, Report, left
-from broker.service.systemd import State
 from broker.signals import held_back
+from broker.systemd import State
 from broker.telemetry import log
 
 _AGAIN: Final = 1.0  # seconds until a worker that ended is started again

@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from broker.agent import holding
+from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.cli.output import note
 from broker.cli.through import Identity
 from broker.delivery import directory
-from broker.delivery.directory import publishing
 from broker.delivery.root import LeftBehindError, Root
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
 from broker.model.bundle import Granted, Wanted
@@ -108,10 +107,11 @@ def followed(source: Source, root: Path, act: Callable[[], object], *, ends: boo
             if ends:
                 signal.pthread_kill(main, signal.SIGUSR1)
 
-    publish = partial(publishing, root, formats=[], clock=system_clock)
+    files = Files(root, [], system_clock)
     came: list[object] = []
     with held_back() as signals:
-        held = Held(source, WANTED, publish, system_clock, note)
+        held = Held(source, WANTED, files, system_clock)
+        held.say = note
         held.publish()
         actor = threading.Thread(target=acting)
         actor.start()

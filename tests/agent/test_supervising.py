@@ -6,14 +6,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, supervised
-from broker.delivery.directory import publishing
 from broker.errors import DeniedError
 from broker.model.clock import system_clock
 from tests.agent.test_holding import WANTED, Source, until
@@ -22,8 +21,7 @@ from tests.agent.test_holding import WANTED, Source, until
 def run(root: Path, script: str, on_rotation: int = 0, *, act: Callable[[Source], None] | None = None) -> int:
     """Run `script` in a shell beside a bundle below `root`, and `act` meanwhile; return its exit code."""
     source = Source()
-    publish = partial(publishing, root / "files", formats=[], clock=system_clock)
-    held = Held(source, WANTED, publish, system_clock)
+    held = Held(source, WANTED, Files(root / "files", [], system_clock), system_clock)
     held.publish()
     actor = threading.Thread(target=act, args=(source,)) if act else None
     if actor:
@@ -117,8 +115,7 @@ def test_it_outlives_its_right(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("no-such-program", 127), ("/", 126)])
 def test_a_program_that_cannot_be_run(tmp_path: Path, name: str, code: int) -> None:
-    publish = partial(publishing, tmp_path / "files", formats=[], clock=system_clock)
-    held = Held(Source(), WANTED, publish, system_clock)
+    held = Held(Source(), WANTED, Files(tmp_path / "files", [], system_clock), system_clock)
     held.publish()
     with pytest.raises(NotStartedError) as raised:
         supervised(held, Program([name], {}))

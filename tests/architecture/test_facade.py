@@ -21,6 +21,7 @@ HELPERS = (  # pure functions, and values that use-cases take and return: none o
     "broker.issuing.grant.",
     "broker.memfd.",
     "broker.network.service_address",
+    "broker.systemd.report",
     "broker.partners.",
     "broker.people.eml.",
     "broker.pki.",

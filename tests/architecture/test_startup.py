@@ -84,6 +84,26 @@ def test_config_show_loads_no_vault_library(tmp_path: Path, monkeypatch: pytest.
     assert not modules & {"requests", "urllib3", "stamina", "structlog", "broker.vault.connection"}
 
 
+def test_the_agent_loads_no_big_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All modules of the way are loaded before the service is asked, which is not there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BROKER_ADDR", "http://127.0.0.1:1")
+    monkeypatch.setenv("BROKER_AUTH", "jwt-env:BROKER_ADDR")
+    (tmp_path / "broker.toml").write_text('version = 1\n[[bundles]]\napplication = "a/b"\ndirectory = "d"\n')
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "agent", "--once"], capture_output=True, text=True, check=False
+    )
+    assert "cannot be used: no answer" in ended.stderr
+    heavy = {"requests", "urllib3", "cryptography", "jwt", "structlog", "apscheduler", "asyncio", "http.server"}
+    assert not set(ended.stderr.split()) & {
+        *heavy,
+        "broker.vault",
+        "broker.service",
+        "broker.pki",
+        "broker.compose.graph",
+    }
+
+
 def test_a_bundle_loads_no_big_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a service that is not there: all modules of the way are loaded before it is asked."""
     monkeypatch.chdir(tmp_path)

@@ -35,6 +35,7 @@ for line in json.loads(sys.argv[2]):
 print(json.dumps(ended))
 """
 FREE = {  # commands that a base installation runs, or refuses for another reason
+    "agent",  # the same
     "bundle get",  # once a service can be asked
     "cert inspect",
     "config check",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.service.systemd import State, report
+from broker.systemd import State, report
 from broker.telemetry import log
 
 

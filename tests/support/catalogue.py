@@ -274,6 +274,7 @@ CASES: Final = (
     ),
     Case("bundle get (credential process)", f"{GET} -o json", roles=SERVER, writes="vault disk"),
     Case("bundle get --hold", f"{GET} --hold --ttl 1s", roles=SERVER, writes="vault disk", holds=True),
+    Case("agent", vault=False, apart=True),
     Case("exec", "{account}/{application} --consumer-token-file {token} -- true", roles=SERVER, apart=True),
     Case("lease list", state="held", roles=AUDITOR),
     Case("lease show", "{lease}", "held", AUDITOR),

@@ -1,0 +1,143 @@
+"""Run what must hear of another generation, or of a failure, in a thread of its own: remembered over restarts."""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from broker import child
+from broker.agent.store import Store
+from broker.agent.tables import BundleTable
+from broker.errors import BrokerError, InputError, RefusedError
+from broker.model.clock import Clock
+from broker.telemetry import log
+
+PUBLISHED: Final = "published"
+FAILURE: Final = "failure"
+_AGAIN: Final = (3.0, 10.0)  # seconds until a failed hook runs again; twice as long each time
+_DOUBLED: Final = 5  # times at most
+_ATTEMPTS: Final = 5  # of a hook on failure
+
+
+class Hooks:
+    """The hooks of one bundle. Only the newest generation, or failure, is of interest."""
+
+    def __init__(self, table: BundleTable, store: Store, clock: Clock) -> None:
+        self._table, self._store, self._clock = table, store, clock
+        self._wake = threading.Event()
+        self._stopped = False
+        self._generation, self._reason, self._number = "", "", 0
+        self.failures = 0  # in a row
+        self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def published(self, directory: str, number: int) -> None:
+        """The files of generation `number` are in `directory`."""
+        self._generation, self._number, self._reason = directory, number, ""
+        self._store.note(failed="")
+        self._wake.set()
+
+    def removed(self) -> None:
+        """The files are gone: whoever used them must hear of the next ones."""
+        self._generation = ""
+        self._store.note(hooked="")
+
+    def failed(self, reason: str) -> None:
+        """Something failed for `reason`, a word of docs/agent.md."""
+        self._reason = reason
+        self._wake.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the hook of the newest generation has succeeded."""
+        return self._store.state.hooked == self._generation
+
+    def once(self) -> None:
+        """Run what is to run now; raise what it raises."""
+        generation, reason, state = self._generation, self._reason, self._store.state
+        if generation and state.hooked != generation:
+            self._published()
+            self._store.note(hooked=generation)
+        if reason and state.failed != reason:
+            self._command(self._table.hook.on_failure, self._variables(FAILURE, reason))
+            self._store.note(failed=reason)
+
+    def stop(self) -> None:
+        """End, after the hook that runs now."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            try:
+                if not self._stopped:
+                    self.once()
+                    self.failures = 0
+            except BrokerError as error:
+                self.failures += 1
+                log.error("hook failed", bundle=self._table.name, reason=error.message, failures=self.failures)
+                if self._reason and self.failures >= _ATTEMPTS:
+                    self._store.note(failed=self._reason)
+
+    def _pause(self) -> float | None:
+        if not self.failures:
+            return None
+        doubled: int = 2 ** min(self.failures - 1, _DOUBLED)
+        return random.uniform(*_AGAIN) * doubled  # noqa: S311  # no secret
+
+    def _published(self) -> None:
+        hook = self._table.hook
+        if hook.pid_file:
+            _signal(hook.pid_file, hook.signal)
+        variables = self._variables(PUBLISHED)
+        self._command(hook.command, variables)
+        self._command(("systemctl", "reload", hook.systemd_reload) if hook.systemd_reload else (), variables)
+
+    def _command(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+        if command:
+            child.run(command, variables, self._table.hook.timeout.total_seconds(), "[bundles.hooks]")
+
+    def _variables(self, event: str, reason: str = "") -> Mapping[str, str]:
+        """Return what a hook is told, in its environment. Nothing in it is secret."""
+        wanted = self._table.wanted
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "BROKER_EVENT": event,
+            "BROKER_ACCOUNT": wanted.account,
+            "BROKER_APPLICATION": wanted.application,
+            "BROKER_GENERATION": str(self._number or ""),
+            "BROKER_DIRECTORY": str(self._table.root / "current"),
+            "BROKER_REASON": reason,
+            "BROKER_AT": f"{self._clock():%FT%TZ}",
+        }
+
+
+def _signal(file: Path, number: int) -> None:
+    """Send a signal to the process whose number is in `file`."""
+    try:
+        os.kill(_pid(file.read_text(encoding="ascii")), number)
+    except ValueError:
+        raise InputError(f"{file} holds no number of a process", hint="check pid_file in [bundles.hooks]") from None
+    except OSError as error:
+        name = signal.Signals(number).name
+        raise RefusedError(
+            f"{name} was not sent by {file}: {(error.strerror or 'error').lower()}", hint="does the program run?"
+        ) from None
+
+
+def _pid(text: str) -> int:
+    """Return the number of a process; raise `ValueError` for one that would signal many, or init."""
+    pid = int(text.strip())
+    if pid <= 1:
+        raise ValueError
+    return pid

@@ -1,0 +1,130 @@
+"""The agent: all bundles of the configuration, each in a thread, until a signal or another end that is asked for."""
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from broker.agent.following import Follower
+from broker.agent.health import Health
+from broker.agent.tables import BundleTable
+from broker.errors import BrokerError, InputError
+from broker.signals import AskedToEnd, held_back
+from broker.systemd import State
+from broker.telemetry import log
+
+_LOOK: Final = 0.1  # seconds between two looks at the files, until they are there first
+_IDLE: Final = 60.0  # seconds between two looks afterwards
+
+Report = Callable[[State], None]
+
+
+class Agent:
+    """The bundles that `tables` names. `make` makes the follower of one, `report` speaks to the service manager."""
+
+    def __init__(
+        self, make: Callable[[BundleTable], Follower], tables: Callable[[], Sequence[BundleTable]], report: Report
+    ) -> None:
+        self._make, self._tables, self._report = make, tables, report
+        self._followers: dict[str, Follower] = {}
+        self._quit = threading.Event()
+        self._main = threading.main_thread().ident
+        self.health = Health(lambda: tuple(self._followers.values()))
+
+    def run(self, watchdog: float = 0) -> None:
+        """Keep all bundles current until the end; then remove them. Report to a watchdog twice in its seconds."""
+        with held_back() as signals:
+            self._follow(self._tables())
+            try:
+                self._watch(signals, watchdog / 2)
+            finally:
+                self._report(State.STOPPING)
+                self._end(list(self._followers.values()))
+                while _came(signals, 0):  # it has ended as they ask
+                    pass
+
+    def quit(self) -> None:
+        """End, from another thread."""
+        self._quit.set()
+        if self._main:
+            signal.pthread_kill(self._main, signal.SIGTERM)  # to end its wait
+
+    def quit_after(self, pid: int) -> None:
+        """End when the process `pid` has ended; raise `InputError`."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            reason = (error.strerror or "error").lower()
+            raise InputError(f"process {pid} cannot be watched: {reason}", hint="give the PID of a process") from None
+
+        def watch() -> None:
+            select.select([descriptor], [], [])
+            self.quit()
+
+        threading.Thread(target=watch, name="until", daemon=True).start()
+
+    def _watch(self, signals: frozenset[int], pulse: float) -> None:
+        is_ready = False
+        while not self._quit.is_set():
+            came = _came(signals, min(pulse or _IDLE, _IDLE if is_ready else _LOOK))
+            if came == signal.SIGHUP:
+                self._report(State.RELOADING)
+                self._reload()
+                is_ready = False
+            elif came:
+                log.info("asked to end", signal=signal.Signals(came).name)
+                return
+            if not is_ready and self.health.is_started:
+                is_ready = True
+                self._report(State.READY)
+            if pulse and self.health.is_alive:
+                self._report(State.WATCHDOG)
+
+    def _reload(self) -> None:
+        """Read the configuration again. A bundle whose table is the same goes on."""
+        try:
+            self._follow(self._tables())
+        except BrokerError as error:
+            log.error("the configuration was not taken", reason=error.message, hint=error.hint)
+
+    def _follow(self, tables: Sequence[BundleTable]) -> None:
+        wanted = {table.name: table for table in tables}
+        over = [one for name, one in self._followers.items() if wanted.get(name) != one.table]
+        self._end(over)
+        for one in over:
+            del self._followers[one.table.name]
+        new = {name: self._make(table) for name, table in wanted.items() if name not in self._followers}
+        self._followers |= new  # before the first starts, so that health knows them all
+        for one in new.values():
+            one.start()
+
+    def _end(self, followers: Sequence[Follower]) -> None:
+        for one in followers:
+            one.stop()
+        for one in followers:
+            one.join()
+
+
+def once(followers: Sequence[Follower]) -> list[BrokerError]:
+    """Write each bundle and run its hook; return the errors."""
+    errors = []
+    for one in followers:
+        try:
+            one.once()
+        except BrokerError as error:
+            errors.append(error)
+    return errors
+
+
+def _came(signals: frozenset[int], seconds: float) -> int:
+    """Return the number of a signal, 0 after `seconds`."""
+    with suppress(InterruptedError):
+        try:
+            found = signal.sigtimedwait(signals, seconds)
+        except AskedToEnd as asked:  # while a hook was started, and none was held back
+            return asked.number
+        return found.si_signo if found else 0
+    return 0

@@ -1,0 +1,162 @@
+"""What the agent keeps beside the files of a bundle: `lease.json`, as secret as the key, and `state.json`.
+
+So a process that starts after a kill uses the lease that stands, or gives it back, and repeats no hook.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from broker.delivery.restoring import restored
+from broker.delivery.root import Root, UnusableDirectoryError, as_unusable, held
+from broker.model.bundle import Bundle, Granted
+from broker.model.lease import Consumer, Lease
+from broker.model.secret import Secret
+
+LEASE: Final = "lease.json"
+STATE: Final = "state.json"
+LOCK: Final = "agent.lock"
+SCHEMA: Final = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was done. Nothing in it is secret."""
+
+    hooked: str = ""  # the directory of the generation that the last successful hook was for
+    failed: str = ""  # the reason that the last hook on failure was for
+    copies: tuple[str, ...] = ()  # paths of files outside of the directory
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an earlier process left: a bundle that is whole, and leases of others with their directories."""
+
+    granted: Granted | None = None
+    others: tuple[tuple[Granted, str], ...] = ()
+
+
+class _Row(msgspec.Struct):
+    text: str
+    lease: Lease
+    directory: str = ""
+
+
+class _Leases(msgspec.Struct):
+    rows: list[_Row]
+    schema: int = SCHEMA
+
+
+@dataclass
+class Store:
+    """The directory of one bundle, as long as this process uses it: no other one can."""
+
+    root: Path
+    state: State = field(default_factory=State)
+
+    def __post_init__(self) -> None:
+        self._open = ExitStack()
+        self._directory: Root | None = None
+        self._changing = threading.Lock()
+        self._leases = b""
+
+    def open(self) -> Left:
+        """Claim the directory, and return what an earlier process left; raise `UnusableDirectoryError`."""
+        with ExitStack() as opened:
+            with held(self.root) as directory:
+                own = opened.enter_context(directory.opened())
+                claim = own.claim(LOCK)
+                if claim is None:
+                    hint = f"find it: fuser -v {self.root / LOCK}"
+                    raise UnusableDirectoryError(f"another agent uses {self.root}", hint=hint)
+                opened.callback(os.close, claim)
+                found = restored(own)
+                kept = own.read(LEASE)
+                leases = _decoded(kept, _Leases)
+                state = _decoded(own.read(STATE), State)
+            self._leases = kept.reveal() if kept else b""
+            self._open, self._directory, self.state = opened.pop_all(), own, state or State()
+        return _left(found, leases.rows if leases and leases.schema == SCHEMA else [])
+
+    def save(self, leases: Sequence[tuple[Granted, str]]) -> None:
+        """Keep these leases; raise `StorageFullError`, `UnusableDirectoryError`."""
+        rows = [_Row(granted.lease_text.reveal(), granted.lease, name) for granted, name in leases]
+        content = msgspec.json.encode(_Leases(rows)) if rows else b""
+        if content != self._leases:
+            self._write(LEASE, content)
+            self._leases = content
+
+    def note(self, **changed: Any) -> None:
+        """Change the state."""
+        with self._changing:
+            after = replace(self.state, **changed)
+            if after != self.state:
+                self._write(STATE, msgspec.json.encode(after))
+                self.state = after
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the directory is claimed."""
+        return self._directory is not None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the directory was renamed or removed."""
+        return self._directory is not None and not self._directory.is_at(self.root)
+
+    def clear(self) -> None:
+        """Remove what is kept, even if the directory was renamed, and give the directory free."""
+        if self._directory:
+            for name in (LEASE, STATE, LOCK):
+                with suppress(OSError):
+                    self._directory.unlink(name)
+        self.close()
+
+    def close(self) -> None:
+        """Give the directory free."""
+        self._directory = None
+        self._open.close()
+
+    def _write(self, name: str, content: bytes) -> None:
+        if self._directory is None:
+            return
+        with as_unusable(self.root / name):
+            if content:
+                self._directory.write(name, Secret(content))
+            else:
+                self._directory.unlink(name)
+
+
+def _decoded(found: Secret[bytes] | None, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(found.reveal(), type=kind) if found else None
+    except (msgspec.MsgspecError, ValueError):  # damaged: as if it were not there
+        return None
+
+
+def _left(found: tuple[str, Bundle] | None, rows: Sequence[_Row]) -> Left:
+    """Return the bundle with its lease, if both are there and fit; and the other leases."""
+    leases = [
+        (Granted(_nothing(row.lease), Consumer("", ""), row.lease, Secret(row.text)), row.directory) for row in rows
+    ]
+    if not found:
+        return Left(None, tuple(leases))
+    _, bundle = found
+    own = next((one for one, _ in leases if one.lease.id == bundle.lease_id), None)
+    others = tuple((one, name) for one, name in leases if one is not own)
+    if not own:
+        return Left(None, others)
+    return Left(replace(own, bundle=replace(bundle, expires=own.lease.expires)), others)
+
+
+def _nothing(lease: Lease) -> Bundle:
+    """Return a bundle without content, for a lease that is only given back."""
+    of = (lease.account, lease.application, lease.generation)
+    return Bundle(*of, "", "", "", {}, Secret(b""), "", lease.expires, "", lease.id, lease.expires)

@@ -1,0 +1,117 @@
+"""`broker agent`: keep the files of several bundles current."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.agent.following import Follower
+from broker.agent.health import Listener, bound_at, bound_to
+from broker.agent.ports import Output
+from broker.agent.running import Agent, once
+from broker.agent.tables import BundleTable, bundle_tables
+from broker.cli.exits import CODES
+from broker.cli.output import note, wrote_json
+from broker.cli.start import Start
+from broker.cli.through import service
+from broker.config import Config
+from broker.delivery.directory import CURRENT
+from broker.delivery.root import is_memory
+from broker.errors import InputError
+from broker.fetching.service import Service
+from broker.systemd import report
+from broker.telemetry import log
+
+
+@click.command("agent", epilog="Example: broker agent   or, from cron: broker agent --once")
+@click.option("--once", "is_once", is_flag=True, help="Write the files, run hooks and exit. The leases go on.")
+@click.option(
+    "--until-exit-of", "pid", type=click.IntRange(2), metavar="PID", help="End when this process has ended, for jobs."
+)
+@click.pass_obj
+def command(start: Start, /, is_once: bool, pid: int | None) -> int:
+    """Keep the files of all [[bundles]] of broker.toml current, run their hooks, and remove them at the end.
+
+    SIGTERM ends it: it revokes its leases and removes the files. SIGHUP reads the configuration again. Health is at
+    agent.listen and agent.socket. After a kill, the next process goes on with the files and leases that it finds.
+    """
+    if start.config.values["log.level"].source == "default":
+        log.to_stderr(log.Level.INFO)
+    tables = partial(_tables, start)
+    made = partial(_follower, start, _service(start))
+    if not tables():
+        raise InputError(
+            "the configuration has no bundles", hint='[[bundles]] with application = "ACCOUNT/APPLICATION"'
+        )
+    if is_once:
+        return _once([made(table) for table in tables()])
+    agent = Agent(made, tables, lambda state: report(state, os.environ.get("NOTIFY_SOCKET", "")))
+    if pid:
+        agent.quit_after(pid)
+    address, socket = start.config["agent.listen"], start.config["agent.socket"]
+    if address:
+        Listener(bound_to(address), agent.health).start()
+    if socket:
+        Listener(bound_at(Path(socket)), agent.health, agent.quit).start()
+    try:
+        agent.run(_watchdog())
+    finally:
+        if socket:
+            Path(socket).unlink(missing_ok=True)
+    return 0
+
+
+def _service(start: Start) -> Service:
+    found = service(start, say=log.info) if start.config["service.address"] else None
+    if not found:
+        hint = "set BROKER_ADDR and BROKER_AUTH, or [service] in broker.toml"
+        raise InputError("the agent needs a broker service, and none is configured", hint=hint)
+    return found
+
+
+def _tables(start: Start) -> list[BundleTable]:
+    """Return the bundles of the configuration as it is now."""
+    return tables_of(start.read_again())
+
+
+def tables_of(config: Config) -> list[BundleTable]:
+    """Return the bundles of a configuration; raise `InputError`."""
+    default = config["bundle.directory"]
+    base = config.file.parent.absolute() if config.file else Path.cwd()
+    return bundle_tables(config.bundles, base, Path(default).absolute() if default else None)
+
+
+def _follower(start: Start, service: Service, table: BundleTable) -> Follower:
+    if not is_memory(table.root):
+        log.error("files are on a disk, where removed ones can be recovered", directory=str(table.root))
+    outputs: list[Output] = []
+    return Follower(table, service, outputs, start.clock)
+
+
+def _once(followers: Sequence[Follower]) -> int:
+    """Write all bundles; show what there is, and raise the first error."""
+    errors = once(followers)
+    rows: list[dict[str, Any]] = []
+    for one in followers:
+        granted = one.granted
+        if granted:
+            shown = {"generation": granted.lease.generation, "expiration": granted.lease.expires}
+            rows.append({"bundle": one.table.name, "directory": str(one.table.root / CURRENT), **shown})
+    for error in errors[1:] if errors and not rows else errors:
+        note(f"error: {error.message}" + (f"; {error.hint}" if error.hint else ""))
+    if errors and not rows:
+        raise errors[0]
+    if not wrote_json(rows):
+        for row in rows:
+            note(f"generation {row['generation']} of {row['bundle']} in {row['directory']}")
+    return max(CODES[error.kind] for error in errors) if errors else 0
+
+
+def _watchdog() -> float:
+    """Return the seconds in which the service manager wants a sign of life, 0 if it wants none."""
+    text, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    is_ours = not pid or pid == str(os.getpid())
+    return int(text) / 1_000_000 if text.isdecimal() and is_ours else 0

@@ -1,0 +1,166 @@
+"""`broker agent` as a process: the files of a real service, health, systemd, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from broker.agent.probe import probe
+from broker.issuing.grant import Renewed
+from broker.model.lease import Caller, Lease
+from broker.model.secret import Secret
+from tests.fetching.test_service import served
+from tests.service.test_app import Bundles
+from tests.support.accounts import PLANTED
+from tests.support.sources import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+class Live(Bundles):
+    """Their leases end in the future, and there is one generation."""
+
+    async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
+        return replace(await super().renew(caller, lease_text, ttl), newer=None)
+
+    def _lease(self, ttl: timedelta) -> Lease:
+        return replace(super()._lease(ttl), expires=datetime.now(UTC) + ttl)
+
+
+class Host:
+    """A host with an agent, and a place in memory."""
+
+    def __init__(self, bundles: Bundles, address: str, home: Path) -> None:
+        self.bundles, self.home = bundles, home
+        self.directory, self.socket = home / "fleet", home / "agent.sock"
+        (home / "token").write_text("s.token")
+        (home / "token").chmod(0o600)
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(home / "notify"))
+        self.notified.settimeout(30)
+        self.configure()
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(home),
+            "BROKER_ADDR": address,
+            "BROKER_AUTH": f"token-file:{home}/token",
+            "NOTIFY_SOCKET": str(home / "notify"),
+            "WATCHDOG_USEC": "200000",
+        }
+
+    def configure(self, *lines: str) -> None:
+        """Write broker.toml with one bundle, to which `lines` belong."""
+        bundle = ["[[bundles]]", 'application = "mzp-1/fleet"', f'directory = "{self.directory}"', *lines]
+        text = ["version = 1", "[agent]", f'socket = "{self.socket}"', *bundle, ""]
+        (self.home / "broker.toml").write_text("\n".join(text))
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "broker", "agent", *words],
+            env=self.environment, cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def hears(self, word: str) -> None:
+        """Wait for a message to the service manager."""
+        while not self.notified.recv(1000).decode().startswith(word):
+            pass
+
+    @property
+    def left(self) -> list[str]:
+        """The files that are left."""
+        ours = ("token", "broker.toml", "notify")
+        return [path.name for path in self.home.rglob("*") if path.name not in ours]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    bundles = Live()
+    with served(bundles) as address, tempfile.TemporaryDirectory(dir="/dev/shm") as home:
+        host = Host(bundles, address, Path(home))
+        with host.notified:
+            yield host
+
+
+def ended(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> str:
+    """End a process, and return what it said."""
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out + err
+
+
+def test_from_start_to_stop(host: Host) -> None:
+    process = host.start()
+    host.hears("READY=1")
+    assert (host.directory / "current/password").read_text() == PLANTED
+    host.hears("WATCHDOG=1")
+    for path in ("/startz", "/readyz", "/livez", "/metrics"):
+        assert probe(str(host.socket), path) == 0
+    process.send_signal(signal.SIGHUP)
+    host.hears("RELOADING=1\nMONOTONIC_USEC=")
+    host.hears("READY=1")
+    (host.directory / "current/tls.key").write_text("half")
+    assert probe(str(host.socket), "/readyz") == 1
+    said = ended(process)
+    host.hears("STOPPING=1")
+    assert not host.left
+    assert host.bundles.texts == ["lease-text"], "it was revoked"
+    assert PLANTED not in said
+    assert "lease-text" not in said
+
+
+def test_a_killed_one_is_taken_over(host: Host) -> None:
+    process = host.start()
+    host.hears("READY=1")
+    process.kill()
+    process.communicate()
+    before = {path: path.stat().st_ino for path in host.directory.glob("gen-*/*")}
+    process = host.start()
+    host.hears("READY=1")
+    while not host.bundles.texts:
+        time.sleep(0.001)
+    after = {path: path.stat().st_ino for path in host.directory.glob("gen-*/*")}
+    assert {path.name for path in before if before[path] != after.get(path)} <= {"manifest.json"}
+    assert (len(host.bundles.wanted), host.bundles.texts) == (1, ["lease-text"]), "it was renewed"
+    ended(process)
+    assert host.bundles.texts == ["lease-text", "renewed-text"]
+    assert not host.left
+
+
+def test_it_ends_with_a_process_or_a_request(host: Host) -> None:
+    other = subprocess.Popen(["sleep", "60"])
+    process = host.start("--until-exit-of", str(other.pid))
+    host.hears("READY=1")
+    other.kill()
+    other.wait()
+    process.communicate()
+    assert (process.returncode, host.left) == (0, [])
+    process = host.start()
+    host.hears("READY=1")
+    assert probe(str(host.socket), "/quit") == 0
+    process.communicate()
+    assert (process.returncode, host.left) == (0, [])
+
+
+def test_once_leaves_files_and_lease(host: Host) -> None:
+    marks = host.home / "ran"
+    host.configure("[bundles.hooks]", f'command = ["sh", "-c", "echo x >> {marks}"]')
+    for _ in range(2):
+        out, err = host.start("--once", "-o", "json").communicate()
+        assert json.loads(out)[0]["generation"] == 1, err
+    assert marks.read_text() == "x\n", "one generation, one hook"
+    assert len(host.bundles.wanted) == 1
+    assert (host.directory / "current/tls.key").exists()
