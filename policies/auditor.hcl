@@ -7,6 +7,7 @@ path "${mount}/metadata/profiles/" { capabilities = ["list"] }
 path "${mount}/data/rotation/+"      { capabilities = ["read"] }
 path "${mount}/metadata/rotation/"   { capabilities = ["list"] }
 path "${mount}/metadata/locks/"      { capabilities = ["list"] }
+path "${mount}/data/locks/rotation"  { capabilities = ["read"] }
 
 path "${mount}/data/recipients"      { capabilities = ["read"] }
 

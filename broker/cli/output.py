@@ -160,15 +160,22 @@ def styled(text: str, **style: Any) -> str:
 
 def when(moment: datetime | None, now: datetime) -> str:
     """Return a time for people: the date, and the distance from `now`."""
-    if moment is None:
-        return "-"
+    return f"{moment:%F} ({_distance(moment, now)})" if moment else "-"
+
+
+def at_time(moment: datetime | None, now: datetime) -> str:
+    """Return a time for people as `when` does, with hour and minute in UTC."""
+    return f"{moment:%F %H:%MZ} ({_distance(moment, now)})" if moment else "-"
+
+
+def _distance(moment: datetime, now: datetime) -> str:
     days = (moment - now).total_seconds() / 86400
     if abs(days) < 1:
         hours = abs(days) * 24
         far = f"{hours:.0f}h" if hours >= 1 else f"{hours * 60:.0f}min"
     else:
         far = f"{abs(days):.0f}d"
-    return f"{moment:%Y-%m-%d} ({'in ' + far if days >= 0 else far + ' ago'})"
+    return f"in {far}" if days >= 0 else f"{far} ago"
 
 
 def clean(value: object, *, keep_lines: bool = False) -> str:

@@ -1,5 +1,7 @@
 """`broker rotation`: try, promote, roll back, reject and retire generations."""
 
+from datetime import datetime
+
 import click
 
 from broker.cli.exits import REFUSED
@@ -14,6 +16,7 @@ from broker.cli.options import (
     yes_option,
 )
 from broker.cli.output import (
+    at_time,
     note,
     show_details,
     show_done,
@@ -34,7 +37,7 @@ from broker.model.life_cycle import Who
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import Verdict
-from broker.rotation.reports import CanaryReport, GenerationReport, Promotion, require_ok
+from broker.rotation.reports import CanaryReport, GenerationReport, Promotion, SchedulerStatus, require_ok
 from broker.scheduling.report import SweepReport
 
 
@@ -62,10 +65,11 @@ def status(start: Start, account: AccountName) -> None:
         return
     show_details(
         {
-            "phase": f"{found.phase.value}, since {when(found.since, start.now)}",
+            "phase": f"{found.phase.value}, since {at_time(found.since, start.now)}",
             "who": "scheduler" if found.automatic and found.who is not Who.PARTNER else found.who.value,
             "next": f"{found.message}: {found.hint}" if found.hint else found.message,
-            **{step.action.value: f"{when(step.at, start.now)}, {step.because}" for step in found.steps},
+            **{step.action.value: f"{at_time(step.at, start.now)}, {step.because}" for step in found.steps},
+            "scheduler": _scheduler(found.scheduler, start.now),
         }
     )
     click.echo()
@@ -87,7 +91,7 @@ def status(start: Start, account: AccountName) -> None:
     click.echo()
     show_table(
         ["when", "", "timeline"],
-        [(f"{m.at:%F}", "planned" if m.planned else "", m.message) for m in found.timeline],
+        [(f"{m.at:%F %H:%MZ}", "planned" if m.planned else "", m.message) for m in found.timeline],
     )
     show_obstacles(found.obstacles)
     for application in found.rejected:
@@ -279,6 +283,17 @@ def _show(promotion: Promotion, done: str) -> None:
     note(done)
     if promotion.way_back and promotion.way_back is not Verdict.OK:
         note(f"warning: the partner answers {promotion.way_back.value} to the displaced one, so a roll-back would fail")
+
+
+def _scheduler(found: SchedulerStatus | None, now: datetime) -> str:
+    """Return who sweeps now, or when a sweep ended."""
+    if found is None:
+        return "no sweep is known"
+    ended = f"the last sweep ended {at_time(found.last_end, now)}" if found.last_end else "no sweep has ended yet"
+    if found.until is None:
+        return ended
+    lock = "its lock was over" if found.until <= now else "its lock ends"
+    return f"{found.holder} sweeps since {found.since:%F %TZ}; {lock} {found.until:%F %TZ} if not renewed; {ended}"
 
 
 def _holders(generation: GenerationReport) -> str:

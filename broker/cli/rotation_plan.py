@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.options import account_argument, accounts_argument, moment, the_reason
-from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json
+from broker.cli.output import at_time, note, show_details, show_done, show_table, when, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.life_cycle import Phase, Who
@@ -66,7 +66,7 @@ def _show_all(found: Sequence[PlanReport], now: datetime) -> None:
                 one.account,
                 one.phase.value,
                 one.steps[0].action.value if one.steps else None,
-                when(one.steps[0].at, now) if one.steps else None,
+                at_time(one.steps[0].at, now) if one.steps else None,
                 _who(one),
             )
             for one in found
@@ -96,7 +96,7 @@ def _show_one(one: PlanReport, now: datetime) -> None:
         )
     if one.steps:
         click.echo()
-        show_table(["step", "when", "why"], [(s.action.value, when(s.at, now), s.because) for s in one.steps])
+        show_table(["step", "when", "why"], [(s.action.value, at_time(s.at, now), s.because) for s in one.steps])
 
 
 def _who(one: PlanReport) -> str:

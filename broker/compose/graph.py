@@ -223,7 +223,7 @@ class Broker:
             return self._holders(records(Role.AUDITOR), name, number)
 
         ((account, plan, now),) = self.planning.found([name], clock)
-        return rotation_status(account, plan, holders, now)
+        return replace(rotation_status(account, plan, holders, now), scheduler=self.scheduling.status())
 
     def doctor(self) -> list[Finding]:
         """Return findings about Vault, logins, policies, clock, files, accounts and profiles. Change nothing."""

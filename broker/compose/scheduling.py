@@ -10,17 +10,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from broker.compose.sweeping import Sweeping
+from broker.errors import DeniedError, RefusedError
 from broker.model.account import Account
 from broker.model.duration import parse_duration
 from broker.model.plan import AccountPlan
 from broker.model.role import Role
 from broker.partners.planned import plan_of
+from broker.rotation.reports import SchedulerStatus
 from broker.rotation.rotation import Rotation
 from broker.scheduling.ports import Fence
 from broker.scheduling.sweep import Outside, Stores, Sweeps, fenced
 from broker.systemd import State
 from broker.vault.idle import VaultIdle
-from broker.vault.locks import VaultLock
+from broker.vault.locks import VaultLock, scheduler_status
 from broker.vault.rotation_records import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
@@ -41,6 +43,13 @@ class Scheduling:
         interval = parse_duration(self._broker.config["rotation.interval"])
         sweeping = Sweeping(self.sweeps, self._broker.notifying.gauges)
         run(sweeping, interval, at, ready, self._report)
+
+    def status(self) -> SchedulerStatus | None:
+        """Return who sweeps, or swept last, as the auditor sees it; None if nobody did, or that cannot be read."""
+        try:
+            return scheduler_status(self._broker.roles.connection(Role.AUDITOR))
+        except (DeniedError, RefusedError):  # by a policy of an older release; or a damaged document
+            return None
 
     @cached_property
     def sweeps(self) -> Sweeps:

@@ -8,6 +8,7 @@ from typing import Final
 
 from broker.model.names import AccountName
 from broker.model.notice import Notice
+from broker.model.recipient import WEBHOOK, Entry, minutes
 
 _DOMAIN: Final = "credential-broker.invalid"
 
@@ -43,6 +44,14 @@ class Letter:
     id: str
     at: datetime
     items: tuple[Item, ...] = ()
+    withdrawn: tuple[Entry, ...] = ()  # from the recipient's calendar
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The calendar entries that it makes or moves: the end of each certificate."""
+        if self.to == WEBHOOK or self.kind is LetterKind.REMINDER:
+            return ()
+        return tuple(Entry(i.account, i.notice.step, minutes(i.notice.at)) for i in self.items if i.notice.expires_at)
 
     @property
     def message_id(self) -> str:

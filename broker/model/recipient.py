@@ -3,20 +3,37 @@
 An address is dead after a bounce of a mail that we sent, until a person tests it by name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
 from broker.model.account import Contacts
+from broker.model.names import AccountName
 
 WEBHOOK: Final = "webhook"  # a recipient beside the mail addresses
 FAILING: Final = 3  # failures in a row: then nobody counts on it
 DIGEST_HOUR: Final = 6  # UTC, so that hosts in two time zones have the same day
+ENTRIES: Final = 200  # in a calendar that can be withdrawn
 REMEMBERED: Final = 20  # Message-IDs, by which a bounce is recognised
 _SHORTEST: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(hours=6)
 _LONGEST_REASON: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry in a recipient's calendar: one for an account and step. `over`: the step is, so it is withdrawn."""
+
+    account: AccountName
+    step: str
+    sequence: int  # rises with each mail about the entry (RFC 5545, 3.8.7.4)
+    over: bool = False
+
+    @property
+    def uid(self) -> str:
+        """Its UID, without a domain."""
+        return f"{self.account}.{self.step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +44,7 @@ class Digest:
     at: datetime  # when it was fixed, later when it was sent
     events: tuple[str, ...]
     sent: bool = False
+    withdrawn: tuple[Entry, ...] = ()  # from the recipient's calendar
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,7 @@ class Recipient:
     retry_at: datetime | None = None
     digest: Digest | None = None
     ids: tuple[str, ...] = ()  # of the last mails
+    entries: tuple[Entry, ...] = ()  # in its calendar
 
     def ready(self, now: datetime) -> bool:
         """Return whether it may be tried now. A clock that was set back does not silence it."""
@@ -53,11 +72,19 @@ class Recipient:
             self.digest is None or (self.digest.sent and self.digest.at.date() < now.date())
         )
 
-    def took(self, message_id: str, now: datetime) -> Self:
-        """Return it after its server took a message."""
+    def took(self, message_id: str, now: datetime, entries: Iterable[Entry] = ()) -> Self:
+        """Return it after its server took a message, with `entries` for its calendar."""
+        fresh = {entry.uid: entry for entry in entries}
+        kept = (*(entry for entry in self.entries if entry.uid not in fresh), *fresh.values())[-ENTRIES:]
         ids = (*(known for known in self.ids if known != message_id), message_id)[-REMEMBERED:]
         return replace(
-            self, sent_at=now, failures=0, retry_at=None, ids=ids, reason=self.reason * bool(self.dead_since)
+            self,
+            sent_at=now,
+            failures=0,
+            retry_at=None,
+            ids=ids,
+            entries=kept,
+            reason=self.reason * bool(self.dead_since),
         )
 
     def failed(self, reason: str, now: datetime) -> Self:
@@ -76,12 +103,27 @@ class Recipient:
         return replace(alive, tested_at=now)
 
     def with_digest(self, digest: Digest, now: datetime) -> Self:
-        """Return it with `digest` if one may be made now. One that was fixed before and is not sent goes first."""
-        return replace(self, digest=digest) if self.digest_due(now) else self
+        """Return it with `digest` if one may be made now. One that was fixed before and is not sent goes first.
 
-    def digested(self, now: datetime) -> Self:
-        """Return it after its digest was sent."""
-        return replace(self, digest=replace(self.digest, at=now, sent=True)) if self.digest else self
+        It withdraws the entries that are over, once.
+        """
+        if not self.digest_due(now):
+            return self
+        withdrawn = tuple(replace(e, sequence=max(e.sequence + 1, minutes(now))) for e in self.entries if e.over)
+        left = tuple(entry for entry in self.entries if not entry.over)
+        return replace(self, digest=replace(digest, withdrawn=withdrawn), entries=left)
+
+    def digested(self, now: datetime, *, dropped: bool = False) -> Self:
+        """Return it after its digest was sent; or `dropped`, since all in it was over: the next one withdraws then."""
+        if self.digest is None:
+            return self
+        back = self.digest.withdrawn if dropped else ()
+        return replace(self, digest=replace(self.digest, at=now, sent=True), entries=(*self.entries, *back))
+
+    def at_steps(self, steps: Mapping[AccountName, str]) -> Self:
+        """Return it with the entries that are over, since their accounts are at another of `steps`."""
+        entries = tuple(replace(e, over=steps.get(e.account, e.step) != e.step) for e in self.entries)
+        return self if entries == self.entries else replace(self, entries=entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +141,10 @@ class Recipients:
         others = (r for r in self.known if r.name != name)
         return replace(self, known=tuple(sorted((*others, change(self.of(name))), key=lambda r: r.name)))
 
+    def at_steps(self, steps: Mapping[AccountName, str]) -> Self:
+        """Return them with the calendar entries that are over, since their accounts are at another of `steps`."""
+        return replace(self, known=tuple(r.at_steps(steps) for r in self.known))
+
     def dead(self, name: str) -> bool:
         """Return whether its mails bounce."""
         return self.of(name).dead_since is not None
@@ -110,6 +156,11 @@ class Recipients:
     def owner_of(self, message_id: str) -> str:
         """Return who was sent the mail `message_id`, "" if we never sent it."""
         return next((r.name for r in self.known if message_id in r.ids), "")
+
+
+def minutes(moment: datetime) -> int:
+    """Return a SEQUENCE for a calendar entry, which rises with time (31 bits last until the year 6053)."""
+    return int(moment.timestamp() // 60)
 
 
 def team_of(contacts: Contacts, recipients: Recipients, *, alert: bool) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from broker.addresses import new_mail
 from broker.model.duration import counted
 from broker.model.letter import Item, Letter, LetterKind
 from broker.model.notice import Reminder
-from broker.people.calendar import calendar
+from broker.people.calendar import calendar, withdrawal
 
 _WIDTH: Final = 72
 _SUBJECT: Final = 120  # characters
@@ -27,9 +27,11 @@ def mail(letter: Letter, sender: str) -> EmailMessage:
     message["Message-ID"] = letter.message_id
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answer by a machine
     message.set_content("\n".join(_body(letter)) + "\n", cte="quoted-printable")
-    entries = calendar(letter) if letter.kind is not LetterKind.REMINDER else b""
-    if entries:
-        message.add_attachment(entries, maintype="text", subtype="calendar", filename="certificate.ics")
+    files = {"certificate.ics": calendar(letter, sender), "withdrawn.ics": withdrawal(letter, sender)}
+    for name, content in files.items():
+        if content:
+            message.add_attachment(content, maintype="text", subtype="calendar", filename=name)
+    if message.is_multipart():
         # The default boundary is random; this one occurs in no base64 or quoted-printable text
         message.set_boundary("=_" + hashlib.sha256(letter.id.encode()).hexdigest()[:32])
     return message
@@ -70,6 +72,9 @@ def _body(letter: Letter) -> Iterator[str]:
             yield from _wrapped(f"{counted(len(letter.items), 'account has', 'accounts have')} news.")
     for item in letter.items:
         yield from ("", str(item.account), "=" * len(item.account), *_item(item))
+    if letter.withdrawn:
+        over = ", ".join(plain(entry.uid) for entry in letter.withdrawn)
+        yield from ("", *_wrapped(f"Over: {over}. The file withdrawn.ics removes this from your calendar."))
     yield from ("", "-- ", *_wrapped(_WHY))
 
 

@@ -63,6 +63,16 @@ class GenerationReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulerStatus:
+    """The scheduler that sweeps, or swept last. It loses its lock at `until`; None if it gave the lock back."""
+
+    holder: str
+    since: datetime
+    until: datetime | None
+    last_end: datetime | None  # of a sweep, of any scheduler
+
+
+@dataclass(frozen=True, slots=True)
 class RotationStatus:
     """The generations of an account, its last canaries, and what prevents the next one."""
 
@@ -83,6 +93,7 @@ class RotationStatus:
     hint: str
     steps: tuple[Step, ...]
     timeline: tuple[Moment, ...]
+    scheduler: SchedulerStatus | None = None  # None if none has run, or this role may not see it
 
 
 def rotation_status(

@@ -51,6 +51,14 @@ class Tested:
 
 
 @dataclass(frozen=True, slots=True)
+class _Told:
+    """The step that an account is at, "" if there is nothing to say, and what waits for somebody about it."""
+
+    step: str = ""
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Notices:
     """Notices to the team, to the partner's contacts, and to the webhook."""
 
@@ -68,7 +76,11 @@ class Notices:
         """Tell people about the accounts of `plans`, each event once. `fence` is called before each letter."""
         if not (self.channels.mail or self.channels.webhook):
             return
-        items = [item for plan in plans for item in self._apart(plan)]
+        found = {plan.account: one for plan in plans if (one := self._apart(plan))}
+        steps = {name: one.step for name, one in found.items()}
+        if steps:
+            self.recipients.change(lambda recipients: recipients.at_steps(steps))
+        items = [item for one in found.values() for item in one.items]
         for item in items:
             for to in item.notice.waiting if item.notice.alert else ():
                 self._alert(item, to, fence)
@@ -102,26 +114,26 @@ class Notices:
             self._note(dead, partial(Recipient.died, reason=reason, now=self.clock()))
             log.error("recipient is dead", reason=reason)
 
-    def _apart(self, plan: AccountPlan) -> tuple[Item, ...]:
+    def _apart(self, plan: AccountPlan) -> "_Told | None":
         """Return what waits for somebody about an account. An account that fails stops no other."""
         try:
             return self._decided(plan)
         except Exception as error:  # noqa: BLE001  # also a fault of ours
             log.error("no notice decided", account=plan.account, reason=_reason(error))
-            return ()
+            return None
 
-    def _decided(self, plan: AccountPlan) -> tuple[Item, ...]:
+    def _decided(self, plan: AccountPlan) -> "_Told":
         name, now = plan.account, self.clock()
         account, record = self.account(name), self.records.read(name)
         happened = None if account.removed else happening(plan, account, record, now)
         if happened is None:
             if any(notice.waiting for notice in record.notices):
                 self.records.change(name, lambda r: replace(r, notices=current(r.notices, "")))
-            return ()
+            return _Told()
         if all(notice.event != happened.event for notice in record.notices):
             record = self._recorded(account, happened)
         waiting = (n for n in record.notices if n.event == happened.event and n.waiting)
-        return tuple(Item(name, notice) for notice in waiting)
+        return _Told(happened.event.rpartition(".")[0], tuple(Item(name, notice) for notice in waiting))
 
     def _recorded(self, account: Account, happened: Happening) -> RotationRecord:
         """Store the notice of an event before it is sent. If another process was faster, its notice counts."""
@@ -156,10 +168,10 @@ class Notices:
         if fixed is None or fixed.sent:
             return
         found = tuple(waiting[key] for key in fixed.events if key in waiting)
-        letter = Letter(LetterKind.DIGEST, to, letter_id(fixed.id, to), fixed.at, found)
+        letter = Letter(LetterKind.DIGEST, to, letter_id(fixed.id, to), fixed.at, found, fixed.withdrawn)
         if found and not self._sent(letter, fence):
             return
-        self._note(to, partial(Recipient.digested, now=now))
+        self._note(to, partial(Recipient.digested, now=now, dropped=not found))
         for item in found:
             self._delivered(item, to)
 
@@ -174,7 +186,7 @@ class Notices:
             log.error("notice not sent", kind=letter.kind.value, reason=reason)
             self._note(letter.to, partial(Recipient.failed, reason=reason, now=now))
             return False
-        self._note(letter.to, partial(Recipient.took, message_id=letter.id, now=now))
+        self._note(letter.to, partial(Recipient.took, message_id=letter.id, now=now, entries=letter.entries))
         return True
 
     def _delivered(self, item: Item, to: str) -> None:

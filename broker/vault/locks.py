@@ -15,6 +15,7 @@ from typing import Final
 
 from broker.errors import BrokerError, ConflictError
 from broker.model.clock import Clock
+from broker.rotation.reports import SchedulerStatus
 from broker.scheduling.ports import Leader, Leadership, LockTakenError, LostLockError
 from broker.vault import layout
 from broker.vault.connection import Connection, Stored
@@ -54,9 +55,10 @@ class VaultLock:
         stored = self.vault.read_or_none(layout.LOCK)
         before = decoded(stored.data, Leader, "the lock of the scheduler") if stored else None
         if stored and before and not before.ended and not self._is_over(stored):
+            until = f", until {stored.made_at + self.term:%F %TZ} if it does not renew it" if stored.made_at else ""
             raise LockTakenError(
-                f"another scheduler leads since {before.since:%F %TZ}: {before.holder}",
-                hint=f"nothing to do: it gives the lock back after its sweep, or loses it after {self.term.seconds} s",
+                f"the lock is held by {before.holder} since {before.since:%F %TZ}{until}",
+                hint="nothing to do: it gives the lock back after its sweep, and a later sweep of ours takes it",
             )
         leader = Leader(self.holder, secrets.token_hex(8), self.clock(), last_end=before.last_end if before else None)
         held = _Held(self.vault, leader, stored.version if stored else 0, self.term / 3)
@@ -69,6 +71,16 @@ class VaultLock:
     def _is_over(self, stored: Stored) -> bool:
         now = self.vault.their_clock
         return bool(now and stored.made_at and now - stored.made_at > self.term + _ROUNDED)
+
+
+def scheduler_status(vault: Connection) -> SchedulerStatus | None:
+    """Return who sweeps, or swept last; None if nobody did yet."""
+    stored = vault.read_or_none(layout.LOCK)
+    if stored is None:
+        return None
+    found = decoded(stored.data, Leader, "the lock of the scheduler")
+    until = stored.made_at + TERM if stored.made_at and not found.ended else None
+    return SchedulerStatus(found.holder, found.since, until, found.last_end)
 
 
 @dataclass(eq=False)

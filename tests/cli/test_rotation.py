@@ -11,8 +11,10 @@ from partner_standin.faults import FAULTS
 from broker.compose.graph import Wiring
 from broker.model.changes import registering
 from broker.model.clock import Stamp
+from broker.model.role import Role
 from broker.rotation.amend import amend
 from broker.vault.accounts import VaultAccounts
+from broker.vault.locks import VaultLock
 from tests.support.accounts import NOW
 from tests.support.cli_harness import CliHarness
 from tests.support.system import LOGIN, PASSWORD
@@ -35,6 +37,25 @@ def stages(harness: CliHarness) -> dict[int, str]:
     return {
         g.number: g.stage.value + ("*" if harness.account.rolled_back(g) else "") for g in harness.account.generations
     }
+
+
+def test_status_says_who_sweeps(harness: CliHarness) -> None:
+    """Times have hour and minute. A scheduler that was killed is shown until another one sweeps."""
+    harness.put("promoted")
+    shown = harness.ok("rotation status acme").out
+    assert re.search(r"\nscheduler +no sweep is known\n", shown)
+    assert re.search(r"\nrenew +20\d\d-\d\d-\d\d \d\d:\d\dZ \(in \d+d\), ", shown)
+    assert re.search(r"\n20\d\d-\d\d-\d\d \d\d:\d\dZ +planned +", shown)
+    rotator = harness.saved.system.vault.connection(Role.ROTATOR)
+    lock = VaultLock(rotator, "rotator on host-1", lambda: NOW)
+    with lock.held():
+        shown = harness.ok("rotation status acme").out
+        assert re.search(
+            r"scheduler +rotator on host-1 sweeps since .*; its lock (ends|was over) 20.*no sweep has ended", shown
+        )
+    assert "the last sweep ended 20" in harness.ok("rotation status acme").out
+    found = harness.ok("rotation status acme -o json").json["scheduler"]
+    assert (found["holder"], found["until"]) == ("rotator on host-1", None)
 
 
 def logins_tried(harness: CliHarness) -> list[str]:

@@ -11,12 +11,14 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
 
+from broker.vault.locks import TERM
 from tests.e2e.test_service import ASKED
 from tests.service.test_tls import write_pair
 from tests.support.deployed import DEPLOY, Workload
@@ -45,6 +47,11 @@ def test_the_unit_is_valid(tmp_path: Path) -> None:
     here.write_text(TEXT.replace(values("ExecStart")[0].split()[0], sys.executable))
     ended = analyzed("verify", "--man=no", str(here))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_killed_scheduler_finds_the_lock_free() -> None:
+    text = (UNIT.parent / "broker-rotation.service").read_text(encoding="utf-8")
+    assert timedelta(seconds=int(re.findall(r"^RestartSec=(.*)$", text, re.MULTILINE)[0])) > TERM
 
 
 @pytest.mark.peer("systemd-analyze")

@@ -18,6 +18,7 @@ from broker.errors import InputError
 from broker.model.letter import Item, Letter, LetterKind
 from broker.model.names import AccountName
 from broker.model.notice import Notice, Reminder
+from broker.model.recipient import Entry
 from broker.people.calendar import calendar
 from broker.people.notice_json import body
 from broker.people.notice_mail import mail
@@ -58,7 +59,7 @@ def text(one: Letter) -> str:
 
 
 def entries(one: Letter) -> list[icalendar.Component]:
-    return list(icalendar.Calendar.from_ical(calendar(one)).walk("VEVENT"))
+    return list(icalendar.Calendar.from_ical(calendar(one, SENDER)).walk("VEVENT"))
 
 
 def test_an_alert_says_what_to_type() -> None:
@@ -116,7 +117,7 @@ def test_hostile_texts_add_no_header(hostile: str) -> None:
         assert len(found.get_all("Subject", [])) == 1
         assert "\x1b" not in str(found["Subject"]) + text(letter(kind, notice))
     assert len(entries(letter(LetterKind.ALERT, notice))) == 1
-    assert calendar(letter(LetterKind.ALERT, notice)).count(b"\r\nSUMMARY") == 1
+    assert calendar(letter(LetterKind.ALERT, notice), SENDER).count(b"\r\nSUMMARY") == 1
 
 
 @pytest.mark.parametrize("to", ["ops@acme.example\r\nBcc: x@y.example", "Ops <ops@acme.example>, x@y.example", ""])
@@ -134,9 +135,23 @@ def test_a_calendar_replaces_its_entry() -> None:
     assert first.decoded("DTSTART") == END
 
 
+def test_a_digest_withdraws_an_entry() -> None:
+    """A file of its own, since a calendar has one METHOD; UID and ORGANIZER are those of the entry."""
+    over = Entry(AccountName("acme"), NOTICE.step, int(entries(letter())[0].decoded("SEQUENCE")) + 1, over=True)
+    one = replace(letter(LetterKind.DIGEST, replace(NOTICE, event="retiring-g1.begin")), withdrawn=(over,))
+    files = {part.get_filename(): part.get_content() for part in parsed(one).iter_attachments()}
+    assert set(files) == {"certificate.ics", "withdrawn.ics"}
+    found = icalendar.Calendar.from_ical(files["withdrawn.ics"])
+    [event], [entry] = found.walk("VEVENT"), entries(letter())
+    assert (found["METHOD"], event["STATUS"]) == ("CANCEL", "CANCELLED")
+    assert (event["UID"], event["ORGANIZER"]) == (entry["UID"], entry["ORGANIZER"])
+    assert int(event.decoded("SEQUENCE")) > int(entry.decoded("SEQUENCE"))
+    assert "Over: acme.overdue-r4s." in text(one)
+
+
 def test_a_calendar_is_folded_and_escaped() -> None:
     notice = replace(NOTICE, message="é,;\\ " * 40, hint="a\nb")
-    raw = calendar(letter(LetterKind.ALERT, notice))
+    raw = calendar(letter(LetterKind.ALERT, notice), SENDER)
     assert all(len(line) <= 75 for line in raw.split(b"\r\n"))
     assert b"\n" not in raw.replace(b"\r\n", b"")
     [event] = entries(letter(LetterKind.ALERT, notice))
@@ -144,7 +159,7 @@ def test_a_calendar_is_folded_and_escaped() -> None:
 
 
 def test_no_certificate_means_no_calendar() -> None:
-    assert calendar(letter(LetterKind.ALERT, replace(NOTICE, expires_at=None))) == b""
+    assert calendar(letter(LetterKind.ALERT, replace(NOTICE, expires_at=None)), SENDER) == b""
 
 
 @pytest.mark.parametrize("kind", LetterKind)

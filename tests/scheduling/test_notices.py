@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -132,7 +134,9 @@ def test_one_that_is_away_stops_nobody() -> None:
     one.down, one.now = set(), one.now + timedelta(minutes=5)
     one.sweep()
     assert [letter.to for letter in one.sent] == ["anna@example.test", OPS]
-    assert one.recipients.stored.of(OPS) == Recipient(OPS, sent_at=one.now, ids=(one.sent[-1].id,))
+    assert one.recipients.stored.of(OPS) == Recipient(
+        OPS, sent_at=one.now, ids=(one.sent[-1].id,), entries=one.sent[-1].entries
+    )
 
 
 def test_a_fault_of_ours_stops_nobody() -> None:
@@ -164,6 +168,42 @@ def test_what_is_over_is_not_sent() -> None:
     one.accounts[MZP], one.down, one.now = with_answer(due()), set(), one.now + DAY
     one.sweep()
     assert events(one) == ["candidate-g2.30d"]
+
+
+def withdrawing(kill_at: int) -> NoticeWorld:
+    """One account's step ends, and the next digest is about another account. Killed once, and every hour for two days.
+
+    Return the world at its end.
+    """
+    ends = tuple(replace(c, not_after=NOW + 20 * DAY) for c in due().certificates)
+    one = world(due(certificates=ends), kill_at=kill_at)
+    for hour in range(48):
+        one.now = later(hours=hour)
+        if hour == 2:
+            one.accounts[MZP] = with_answer(one.accounts[MZP])
+        if hour == 4:
+            one.accounts["mzp-2"] = overdue("manual", name="mzp-2")
+        if hour == 30:
+            one.accounts["mzp-3"] = overdue("manual", name="mzp-3")
+        with suppress(Killed):
+            one.sweep()
+    return one
+
+
+def test_an_entry_is_withdrawn_once() -> None:
+    """With the next digest, and with no mail of its own, whenever it is killed."""
+    undisturbed = withdrawing(0)
+    assert undisturbed.calls > 10
+    for kill_at in range(undisturbed.calls + 1):
+        one = withdrawing(kill_at)
+        letters = {letter.id: letter for letter in one.sent}
+        assert Counter(event for _, event in one.told()) == Counter(event for _, event in undisturbed.told())
+        digests = [letter for letter in letters.values() if letter.kind is LetterKind.DIGEST]
+        assert [[e.step for e in letter.withdrawn] for letter in digests] == [["due-g1"], []], kill_at
+        published = {e.uid: e.sequence for letter in one.sent for e in letter.entries}
+        [withdrawn] = digests[0].withdrawn
+        assert withdrawn.sequence > published[withdrawn.uid]
+        assert [e.step for e in one.recipients.stored.of(OPS).entries] == ["candidate-g2", "sent-r2s", "sent-r2s"]
 
 
 def test_the_dead_get_alerts_only() -> None:

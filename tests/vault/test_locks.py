@@ -10,10 +10,11 @@ import pytest
 
 from broker.errors import VaultUnavailableError
 from broker.model.role import Role
+from broker.rotation.reports import SchedulerStatus
 from broker.scheduling.ports import LockTakenError, LostLockError
 from broker.vault import layout
 from broker.vault.connection import Connection, Phase
-from broker.vault.locks import TERM, VaultLock
+from broker.vault.locks import TERM, VaultLock, scheduler_status
 from tests.support.vault import TestVault
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -44,9 +45,23 @@ def later(vault: TestVault, holder: str) -> VaultLock:
 
 
 def test_the_loser_says_who_leads(vault: TestVault) -> None:
-    refused = pytest.raises(LockTakenError, match="since 2026-03-01 00:00:00Z: one")
+    said = r"held by one since 2026-03-01 00:00:00Z, until 20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ if it does not renew it"
+    refused = pytest.raises(LockTakenError, match=said)
     with lock(vault, "one").held(), refused, lock(vault, "two").held():
         pytest.fail("two leaders")
+
+
+def test_an_auditor_sees_who_leads(vault: TestVault) -> None:
+    auditor = vault.connection(Role.AUDITOR)
+    assert scheduler_status(auditor) is None
+    with lock(vault, "one").held():
+        found = scheduler_status(auditor)
+        assert found
+        assert (found.holder, found.since, found.last_end) == ("one", NOW, None)
+        stored = auditor.read(layout.LOCK)
+        assert stored.made_at
+        assert found.until == stored.made_at + TERM
+    assert scheduler_status(auditor) == SchedulerStatus("one", NOW, None, NOW)
 
 
 def test_the_next_one_comes_after_the_sweep(vault: TestVault) -> None:
