@@ -1,4 +1,4 @@
-"""The bundle that a command asks for, and as which consumer: the options that `bundle get` and `exec` share."""
+"""The bundle that a command asks for, and as which consumer: options of `bundle get`, `exec` and `request`."""
 
 import hashlib
 from collections.abc import Callable
@@ -51,18 +51,20 @@ class Asked:
         return hashlib.sha256("\0".join((*named, self.token_file or config["service.auth"])).encode()).hexdigest()
 
 
+ttl_option = click.option(
+    "--ttl", default="", metavar="DURATION", help="Lifetime of the lease, such as 15m; one hour at most."
+)
+
+
 def asked_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """ACCOUNT/APPLICATION, --consumer-token-file, --ttl, and a command's --allow-expired, as the parameter `asked`."""
+    """ACCOUNT/APPLICATION, --consumer-token-file, a command's --ttl and --allow-expired, as the parameter `asked`."""
 
     @wraps(function)
-    def command(*args: Any, application: Any, consumer_token_file: str, ttl: str, **given: Any) -> Any:
-        asked = Asked(application, consumer_token_file, ttl, given.pop("allow_expired", False))
+    def command(*args: Any, application: Any, consumer_token_file: str, **given: Any) -> Any:
+        asked = Asked(application, consumer_token_file, given.pop("ttl", ""), given.pop("allow_expired", False))
         return function(*args, asked=asked, **given)
 
-    options = (
-        ("--consumer-token-file", "PATH|-", "Vault token of the consumer."),
-        ("--ttl", "DURATION", "Lifetime of the lease, such as 15m; one hour at most."),
+    token_file = click.option(
+        "--consumer-token-file", default="", metavar="PATH|-", help="Vault token of the consumer."
     )
-    for name, metavar, text in reversed(options):
-        command = click.option(name, default="", metavar=metavar, help=text)(command)
-    return application_argument(command)
+    return application_argument(token_file(command))

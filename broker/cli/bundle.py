@@ -10,7 +10,7 @@ import click
 
 from broker.agent.files import Files
 from broker.agent.holding import Held
-from broker.cli.asked import Asked, asked_options
+from broker.cli.asked import Asked, asked_options, ttl_option
 from broker.cli.credential import EXEC_CREDENTIAL, EXEC_INFO, exec_api, show_credential, show_exec_credential
 from broker.cli.noun import Noun
 from broker.cli.output import note, take_format, wants, wants_json
@@ -67,6 +67,7 @@ def command() -> None:
 @command.verb("get", cls=_WithFormats, example=_EXAMPLE)
 @asked_options
 @click.option("--to", "directory", default="", metavar="DIR", help="Directory for the files.  [default: in memory]")
+@ttl_option
 @click.option(
     "--format", "formats", multiple=True, metavar="FILE", type=_Format(_EXTRAS), help="Extra file (repeatable)."
 )

@@ -13,7 +13,7 @@ import click
 from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, replaced_by, supervised
-from broker.cli.asked import Asked, asked_options
+from broker.cli.asked import Asked, asked_options, ttl_option
 from broker.cli.start import Start
 from broker.delivery.directory import CURRENT, cleared
 from broker.delivery.formats import DEFAULT, FileFormat, render
@@ -57,6 +57,7 @@ class _OnRotation(click.ParamType[int]):
 @asked_options
 @click.option("--on-rotation", type=_OnRotation(), default=None, help="Restart the program, or send it a signal.")
 @click.option("--memfd", is_flag=True, help="Become the program, with files in its memory that outlive no process.")
+@ttl_option
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def command(start: Start, /, asked: Asked, on_rotation: int | None, memfd: bool, program: tuple[str, ...]) -> int:

@@ -44,6 +44,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
         "bundle": "credentials for an application, for a limited time: get",
         "agent": "keep the files of several bundles current",
         "exec": "run a program beside a bundle",
+        "request": "send one signed request to the partner",
         "lease": "leases that consumers hold: list, show, revoke, key rotate",
         "serve": "issue bundles over HTTP, to consumers with a Vault token or a JWT",
         "evidence": "record of all changes: show, holders, verify, anchor, export",

@@ -3,25 +3,21 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Final
 
+from broker.compose.proxies import proxy_for
 from broker.compose.roles import Roles
-from broker.config import Config
-from broker.errors import InputError
 from broker.evidence.tamper import require_first_entry
 from broker.issuing.grant import SetSecrets
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID
 from broker.model.generation import Parts
 from broker.model.names import AccountName
-from broker.model.proxy import Proxy, proxy_of
 from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.model.verdict import CanaryResult
 from broker.partners.profile import Profile
-from broker.paths import read_file
 from broker.pki.tls import client_context
 from broker.rotation.ports import Canary
 from broker.telemetry import log
@@ -43,7 +39,7 @@ def canary(roles: Roles, profiles: Profiles) -> Canary:
         application = account.canary_application if CLIENT_ID in profile.authentication.needs else None
         client_id = application.client_id if application else ""
         credentials = _credentials(account, parts, read(account.name, parts), client_id, profile)
-        credentials = replace(credentials, proxy=_proxy(roles.config, account.name))
+        credentials = replace(credentials, proxy=proxy_for(roles.config, account.name))
         return partial(ask, credentials, profile.probe, application=application)
 
     return prepared
@@ -58,19 +54,6 @@ def checked_accounts(roles: Roles, role: Role) -> Callable[[AccountName], Accoun
 def _checked(roles: Roles, role: Role) -> Callable[[Account], Account]:
     """Return a function that returns an account if its evidence allows its secrets to travel to its address."""
     return partial(require_first_entry, first=lru_cache(_FIRST_ENTRIES)(roles.evidence(role).first))
-
-
-def _proxy(config: Config, account: str) -> Proxy | None:
-    """Return the account's proxy; else that of the broker, if there is one."""
-    own = config.accounts.get(account, {})
-    url, file = config["proxy.url"], config["proxy.login_file"]
-    if "proxy" in own:
-        url, file = own["proxy"], own.get("proxy_login_file", "")
-    try:
-        login = read_file(Path(file)).decode().strip() if url and file else ""
-    except (OSError, ValueError):
-        raise InputError(f"{file}, the login of the proxy, cannot be read", hint="broker config check") from None
-    return proxy_of(url, login) if url else None
 
 
 def _credentials(account: Account, parts: Parts, hidden: SetSecrets, client_id: str, profile: Profile) -> Credentials:

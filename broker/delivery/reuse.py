@@ -1,6 +1,6 @@
 """Reuse a published bundle: of processes that start together, one fetches it and the others read its files.
 
-    DIR/.fetched          the lock, and the lease and origin of the bundle that was fetched last
+    DIR/fetched           the lock, and the lease and origin of the bundle that was fetched last
 
 The mark says who fetched a bundle from where: another consumer, or another broker, never gets it from here.
 """
@@ -19,7 +19,7 @@ from broker.model.bundle import Manifest, Wanted
 from broker.model.lease import LONGEST as LONGEST_TERM
 from broker.paths import take_lock
 
-_NOTE: Final = ".fetched"
+_NOTE: Final = "fetched"
 _LONGEST: Final = 1024  # bytes of it
 _PATIENCE: Final = 30.0  # seconds; then it goes on beside a process that is stopped or very slow
 _SHARE: Final = 0.5  # of its term that a bundle must have left

@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from email.message import Message
 from typing import Final
@@ -17,7 +16,7 @@ from broker.partners.profile import Probe
 from broker.partners.request import recipe
 from broker.partners.verdict import ProbeFacts, Where, classify, wait
 from broker.upstream.credentials import Credentials
-from broker.upstream.exchange import Reply, exchange, stays_open
+from broker.upstream.exchange import Reply, asked
 
 DEADLINE: Final = timedelta(seconds=20)
 _READ: Final = 2000  # characters of the partner's message that are read
@@ -38,7 +37,7 @@ def ask(
     """Send the canary, and return its result for rotation. `application` is the one that the client_id belongs to."""
     facts = probe(credentials, request, deadline=deadline)
     verdict = classify(facts, request.expect)
-    detail = "" if verdict is Verdict.OK else _detail(facts, credentials)
+    detail = "" if verdict is Verdict.OK else detail_of(facts, credentials)
     return CanaryResult(verdict, detail, wait(facts), application)
 
 
@@ -48,33 +47,16 @@ def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEA
     The server is verified before any header is written. `deadline` is for all of it, with the second connection that is
     opened if the server closed the first without a reason.
     """
-    until = Deadline(deadline.total_seconds())
-    answer = exchange(credentials, _message(credentials, request), until)
-    if isinstance(answer, Reply):
-        return _facts(answer)
-    if answer.where is not Where.FIRST_READ or not answer.closed:
-        return answer
-    second = stays_open(credentials, until)
-    if second.alert:
-        return second
-    why = "the server closes the connection after the handshake without a reason, even if nothing is sent"
-    return replace(answer, stays_open=second.stays_open, detail=why if second.closed else answer.detail)
-
-
-def _message(credentials: Credentials, request: Probe) -> bytes:
     method, path, query = request.method, request.path, request.query.items()
     made = recipe(credentials.base_url, credentials.authentication, method, path, query)
-    ours = {"Host": made.host, "User-Agent": "credential-broker", "Connection": "close"}
-    signed = credentials.signed(replace(made, headers={**ours, **made.headers}))
-    if signed.body:
-        signed = signed.with_header("Content-Length", str(len(signed.body)))
-    lines = [f"{signed.method} {signed.target} HTTP/1.1", *(f"{n}: {v}" for n, v in signed.headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + signed.content
+    answer = asked(credentials, made, Deadline(deadline.total_seconds()))
+    return facts_of(answer) if isinstance(answer, Reply) else answer
 
 
-def _facts(reply: Reply) -> ProbeFacts:
+def facts_of(reply: Reply) -> ProbeFacts:
+    """Return the facts of a complete answer."""
     document, details = _document(reply.body), []
-    if used := sorted(word for name, word in _QUOTAS.items() if _number(reply.headers, name) == 0):
+    if used := sorted(word for name, word in _QUOTAS.items() if number_of(reply.headers, name) == 0):
         details.append(f"the {' and the '.join(used)} quota is used up")
     if document is None:
         details.append("the body is not the API's" if reply.body.strip() else "the body is empty")
@@ -112,15 +94,17 @@ def _shown(message: str, redactor: Redactor) -> str:
 
 def _seconds(headers: Message) -> int | None:
     retry = retry_after(headers.get("Retry-After", ""), system_clock())
-    return _number(headers, "X-RateLimit-Reset") if retry is None else retry
+    return number_of(headers, "X-RateLimit-Reset") if retry is None else retry
 
 
-def _number(headers: Message, name: str) -> int | None:
+def number_of(headers: Message, name: str) -> int | None:
+    """Return the number in a header, None if there is none."""
     found = headers.get(name, "").strip()
     return int(found) if _NUMBER.fullmatch(found) else None
 
 
-def _detail(facts: ProbeFacts, credentials: Credentials) -> str:
+def detail_of(facts: ProbeFacts, credentials: Credentials) -> str:
+    """Return facts for people, without secrets."""
     if facts.verify_error:
         proxied = "; does the proxy intercept TLS? It must not" if credentials.proxy else ""
         asked = "; is this machine's clock right?" if facts.verify_error in _DATED else proxied

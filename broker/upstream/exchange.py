@@ -10,13 +10,14 @@ import socket
 import ssl
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from functools import partial
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from broker import network
+from broker.model.authentication import Request
 from broker.network import Deadline
 from broker.partners.verdict import ProbeFacts, Where
 from broker.upstream.credentials import Credentials
@@ -36,9 +37,32 @@ class Reply:
     body: bytes
 
 
-def exchange(credentials: Credentials, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
-    """Verify the server, send `message`, and return the answer, or how far the exchange came."""
-    return _connected(credentials, deadline, lambda server: _answer(server, message, deadline))
+def asked(
+    credentials: Credentials, request: Request, deadline: Deadline, largest: int = _LARGEST
+) -> Reply | ProbeFacts:
+    """Verify the server, sign and send `request`, and return the answer, or how far the exchange came.
+
+    `largest` bytes of a body are read. If the server closed the connection without a reason, a second one that sends
+    nothing looks for it.
+    """
+    message = _message(credentials, request)
+    answer = _connected(credentials, deadline, lambda server: _answer(server, message, deadline, largest))
+    if isinstance(answer, Reply) or answer.where is not Where.FIRST_READ or not answer.closed:
+        return answer
+    second = stays_open(credentials, deadline)
+    if second.alert:
+        return second
+    why = "the server closes the connection after the handshake without a reason, even if nothing is sent"
+    return replace(answer, stays_open=second.stays_open, detail=why if second.closed else answer.detail)
+
+
+def _message(credentials: Credentials, request: Request) -> bytes:
+    ours = {"Host": request.host, "User-Agent": "credential-broker", "Connection": "close"}
+    signed = credentials.signed(replace(request, headers={**ours, **request.headers}))
+    if signed.body:
+        signed = signed.with_header("Content-Length", str(len(signed.body)))
+    lines = [f"{signed.method} {signed.target} HTTP/1.1", *(f"{n}: {v}" for n, v in signed.headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + signed.content
 
 
 def stays_open(credentials: Credentials, deadline: Deadline) -> ProbeFacts:
@@ -66,13 +90,13 @@ def _connected(
         return _facts_of(error, where)
 
 
-def _answer(server: ssl.SSLSocket, message: bytes, deadline: Deadline) -> Reply | ProbeFacts:
-    with network.Reader(server, deadline, _LARGEST) as reader:
+def _answer(server: ssl.SSLSocket, message: bytes, deadline: Deadline, largest: int) -> Reply | ProbeFacts:
+    with network.Reader(server, deadline, largest) as reader:
         try:
             _send(server, message, deadline)
             return _read(reader, method=message.split(b" ", 1)[0].decode())
         except network.TooMuchError:
-            return ProbeFacts(Where.BODY, detail=f"the answer is larger than {_LARGEST} bytes")
+            return ProbeFacts(Where.BODY, detail=f"the answer is larger than {largest} bytes")
         except network.FAULTS as error:
             return _facts_of(error, Where.BODY if reader.count else Where.FIRST_READ)
 

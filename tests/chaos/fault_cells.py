@@ -41,6 +41,7 @@ _LEFT_OUT: Final = frozenset(
         "rotation promote (first)",
         "rotation promote (joined)",
         "bundle get (again)",
+        "bundle get (credential process)",
         "bundle get (all formats, after another client_id)",
         "vault setup --login-dir",
         "vault enrol --login-dir",

@@ -45,6 +45,7 @@ FREE = {  # commands that a base installation runs, or refuses for another reaso
     "init",
     "partner list",
     "partner show",
+    "request",  # the same
     "vault env",
     "vault setup",
     "vault status",

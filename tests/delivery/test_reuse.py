@@ -48,7 +48,7 @@ def test_second_one_makes_no_call(fetches: Fetches) -> None:
     first = fetches.get()
     assert fetches.get().manifest == first.manifest
     assert fetches.count == 1
-    assert (fetches.root / ".fetched").stat().st_mode & 0o777 == 0o600
+    assert (fetches.root / "fetched").stat().st_mode & 0o777 == 0o600
 
 
 def test_another_origin_is_not_answered(fetches: Fetches) -> None:
@@ -72,9 +72,9 @@ def test_files_of_another_publisher_are_not_used(fetches: Fetches) -> None:
         lambda root: (root / CURRENT / "ca.crt").unlink(),
         lambda root: (root / CURRENT / "manifest.json").write_text("{"),
         lambda root: (root / CURRENT).unlink(),
-        lambda root: (root / ".fetched").write_text(f"{1:032x} "),
-        lambda root: (root / ".fetched").write_bytes(b"\xff" * 100),
-        lambda root: (root / ".fetched").unlink(),
+        lambda root: (root / "fetched").write_text(f"{1:032x} "),
+        lambda root: (root / "fetched").write_bytes(b"\xff" * 100),
+        lambda root: (root / "fetched").unlink(),
     ],
 )
 def test_damage_is_fetched_again(fetches: Fetches, harm: Callable[[Path], object]) -> None:
@@ -120,7 +120,7 @@ def test_full_disk_only_forgets(fetches: Fetches, monkeypatch: pytest.MonkeyPatc
 
 def test_link_in_place_of_the_lock(fetches: Fetches, tmp_path: Path) -> None:
     fetches()
-    (fetches.root / ".fetched").symlink_to(tmp_path / "elsewhere")
+    (fetches.root / "fetched").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnusableDirectoryError):
         fetches.get()
 

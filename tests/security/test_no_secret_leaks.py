@@ -246,6 +246,7 @@ def issue(watch: Watch) -> None:
     watch.run(*get, token.name, *every)
     watch.run(*get, token.name, "-o", "json")
     watch.run(*get, other.name, code=5)
+    watch.run("request", "acme/reporting", "GET", "/fleets", "-i", "--consumer-token-file", token.name)
     watch.run("exec", "acme/reporting", "--consumer-token-file", token.name, "--", "env")
     watch.run(*get, "-", input="s.thisTokenIsNobodys0123456789", code=5)
     watch.run("policy", "render", "web", "--right", "acme/reporting", "--script")

@@ -276,6 +276,13 @@ CASES: Final = (
     Case("bundle get --hold", f"{GET} --hold --ttl 1s", roles=SERVER, writes="vault disk", holds=True),
     Case("agent", vault=False, apart=True),
     Case("exec", "{account}/{application} --consumer-token-file {token} -- true", roles=SERVER, apart=True),
+    Case(
+        "request",
+        "{account}/{application} GET /fleets --consumer-token-file {token}",
+        roles=SERVER,
+        writes="vault partner",
+        repeats=True,
+    ),
     Case("lease list", state="held", roles=AUDITOR),
     Case("lease show", "{lease}", "held", AUDITOR),
     Case(

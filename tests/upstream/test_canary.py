@@ -16,7 +16,7 @@ import pytest
 from partner_standin import Standin
 
 from broker.errors import InputError, RefusedError
-from broker.model.authentication import Authentication, Basic, ClientId
+from broker.model.authentication import Authentication, Basic, ClientId, Request
 from broker.model.bundle import Bundle
 from broker.model.generation import Application
 from broker.model.secret import Secret
@@ -27,7 +27,7 @@ from broker.partners.verdict import ProbeFacts, Where, classify
 from broker.pki import keys
 from broker.upstream.canary import ask, probe
 from broker.upstream.credentials import Credentials
-from broker.upstream.exchange import exchange
+from broker.upstream.exchange import asked
 from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, credentials_of, self_signed
 from tests.support.tls_server import Saying
 
@@ -314,5 +314,5 @@ def test_partner_gone_early_leaks_no_socket(bundle: Bundle, monkeypatch: pytest.
 
         monkeypatch.setattr("broker.network.connected", reset)
         for _ in range(3):
-            facts = exchange(credentials_of(bundle), b"", Deadline(5))
+            facts = asked(credentials_of(bundle), Request("GET", bundle.base_url), Deadline(5))
             assert isinstance(facts, ProbeFacts)

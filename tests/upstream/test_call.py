@@ -1,0 +1,108 @@
+"""Requests of a person's own: no text shows a secret, and each answer that is no success has its error."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from email.message import Message
+
+import pytest
+
+from broker.errors import BrokerError, Kind, RefusedError
+from broker.model.authentication import PASSWORD, Request
+from broker.model.bundle import Bundle
+from broker.partners.verdict import ProbeFacts, Where
+from broker.upstream.call import Calls, parsed, quota_of
+from broker.upstream.exchange import Reply
+from tests.support.credential_sets import credentials_of
+from tests.support.echoing import FORMS, repeated, traces
+
+
+def reply(body: bytes = b"{}", status: int = 200, **headers: str) -> Reply:
+    message = Message()
+    for name, value in headers.items():
+        message[name.replace("_", "-")] = value
+    return Reply(status, message, body)
+
+
+@pytest.fixture(scope="module")
+def calls(bundle: Bundle) -> Calls:
+    return Calls(credentials_of(bundle), ("acme", "reporting"), timedelta(seconds=5))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_repeated_secrets_are_hidden(calls: Calls, form: str) -> None:
+    text = repeated(form, calls.credentials)
+    answer = reply(text.encode(errors="replace"))
+    assert not traces(calls.shown(answer).body.decode(), calls.credentials)
+    answer = reply(
+        json.dumps({"a": [{text: text}]}).encode(), X_Echo="".join(c if c.isprintable() else " " for c in text)
+    )
+    assert not traces(json.dumps(calls.document(answer), ensure_ascii=False), calls.credentials)
+    assert not traces("\n".join(calls.head(answer)), calls.credentials)
+    for status in (302, 400, 401, 404, 429, 500):
+        with pytest.raises(BrokerError) as raised:
+            calls.require_success(reply(json.dumps({"message": text}).encode(), status))
+        assert not traces(f"{raised.value.message} {raised.value.hint}", calls.credentials)
+
+
+def test_other_bytes_stay_as_they_are(calls: Calls) -> None:
+    octets = bytes(range(256)) + "é".encode()
+    assert calls.shown(reply(octets)).body == octets
+    value: dict[str, object] = {"a": [1, 1.5, True, None, "é", {}]}
+    assert calls.document(reply(json.dumps(value).encode())) == value
+    assert calls.document(reply(b" ")) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (302, b"", Kind.REFUSED),
+        (400, b"{}", Kind.REFUSED),
+        (401, b"{}", Kind.REFUSED),
+        (403, b"{}", Kind.REFUSED),
+        (403, b"<title>firewall</title>", Kind.PARTNER_UNAVAILABLE),
+        (404, b'{"code": 40499}', Kind.UNKNOWN_NAME),
+        (408, b"", Kind.PARTNER_UNAVAILABLE),
+        (429, b"{}", Kind.PARTNER_UNAVAILABLE),
+        (500, b"{}", Kind.PARTNER_UNAVAILABLE),
+    ],
+)
+def test_each_status_has_its_error(calls: Calls, status: int, body: bytes, kind: Kind) -> None:
+    with pytest.raises(BrokerError) as raised:
+        calls.require_success(reply(body, status))
+    assert raised.value.kind is kind
+    assert raised.value.hint
+    assert f"HTTP {status}" in raised.value.message
+
+
+def test_the_partner_says_how_long_to_wait(calls: Calls) -> None:
+    with pytest.raises(BrokerError) as raised:
+        calls.require_success(reply(b"{}", 429, Retry_After="90"))
+    assert raised.value.hint == "the partner asks to wait 1m 30s"
+
+
+def test_quota_is_read_of_headers() -> None:
+    left = reply(X_RateLimit_Limit_1="5000", X_RateLimit_Remaining_1="4999", X_RateLimit_Remaining_2="9")
+    assert quota_of(left) == "4999 of 5000 for the day, 9 for the burst"
+    assert quota_of(reply(X_RateLimit_Remaining_1="a\x1b[2J")) == ""
+
+
+def test_a_page_that_is_no_json() -> None:
+    for body in (b"<html>", b"[" * 100_000):
+        with pytest.raises(BrokerError, match="not JSON"):
+            parsed(reply(body))
+
+
+@pytest.mark.parametrize("href", ["https://elsewhere.example/fleets", "//elsewhere.example", "/", "../..", "https://["])
+def test_links_elsewhere_are_refused(calls: Calls, href: str) -> None:
+    here = Request("GET", f"{calls.credentials.base_url}/fleets")
+    with pytest.raises(RefusedError):
+        calls.after(here, href)
+
+
+def test_a_write_without_an_answer_may_be_done(calls: Calls) -> None:
+    facts = ProbeFacts(Where.BODY, closed=True, detail="the answer is incomplete")
+    assert "it may have been carried out" in calls._error(facts, "POST").hint
+    assert "it may have been carried out" not in calls._error(facts, "GET").hint
+    assert PASSWORD not in calls._error(facts, "GET").hint
