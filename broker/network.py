@@ -115,8 +115,13 @@ def connected(host: str, port: int, deadline: Deadline, proxy: Proxy | None = No
         raise ProxyError("the proxy gave no answer") from None
     if status // 100 != _SUCCESS:
         channel.close()
-        raise ProxyError(_REFUSALS.get(status, f"the proxy gave no connection: it answered {status}"))
+        raise ProxyError(proxy_refusal(status))
     return channel
+
+
+def proxy_refusal(status: int) -> str:
+    """Return what a proxy's answer means, if it gives no connection."""
+    return _REFUSALS.get(status, f"the proxy gave no connection: it answered {status}")
 
 
 def _asked_to_connect(channel: socket.socket, target: str, proxy: Proxy, deadline: Deadline) -> int:

@@ -44,7 +44,7 @@ class Follower(Protocol):
         """Look for news, if that has not been done for a while."""
 
     def end(self) -> None:
-        """Follow no more, and give back what was lent."""
+        """Follow no more, and give back what was lent. A second call does nothing."""
 
 
 class Directory:

@@ -27,7 +27,7 @@ class Session(PartnerSession):
         super().__init__(follower.credentials, timeout=timeout)
         self._follower = follower
         follower.begin(self.current)
-        self._end = weakref.finalize(self, follower.end)  # also at the exit of the program
+        weakref.finalize(self, follower.end)  # also at the exit of the program
 
     @property
     def manifest(self) -> Manifest:
@@ -71,7 +71,7 @@ class Session(PartnerSession):
     def close(self) -> None:
         """Close the connections, and give the bundle back if it is the session's own."""
         super().close()
-        self._end()
+        self._follower.end()
 
 
 def open(  # noqa: A001  # broker.client.open

@@ -1,11 +1,13 @@
 """Credentials: one generation's set, ready for calls."""
 
 import base64
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import urljoin
 
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Request, Values
@@ -14,6 +16,7 @@ from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.partners import request
 
+_ORIGIN: Final = re.compile(r"\w+://[^/?#]*")
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -48,6 +51,26 @@ class Credentials:
     def signed(self, request: Request) -> Request:
         """Return a copy of `request` with the authentication. Do this last: no hook or log may see the copy."""
         return self.authentication.signed(request, self._values)
+
+    def target(self, url: str) -> str:
+        """Return the URL of a request to `url`, a path below the base URL or a URL there, without our client_id.
+
+        Raise `RefusedError` for any other URL, and for another client_id.
+        """
+        if url.startswith("/"):
+            found = request.join(self.base_url, url)
+        else:
+            origin = _ORIGIN.match(url)  # in lower case, as the base URL
+            found = request.inside(self.base_url, origin[0].lower() + url[origin.end() :] if origin else url)
+        return self.authentication.bare(Request("GET", found), self._values).url
+
+    def link(self, href: str, here: str) -> str:
+        """Return the URL of a link in the answer to `here`; raise `RefusedError` unless it is below the base URL."""
+        try:
+            found = urljoin(here, href).partition("#")[0]
+        except ValueError:
+            found = ""
+        return self.target(found)
 
     def headers(self) -> dict[str, str]:
         """Return the headers that carry secrets, for other HTTP clients.

@@ -50,6 +50,7 @@ class Wire(Protocol):
 
 
 W = TypeVar("W", bound=Wire)
+A = TypeVar("A")
 
 
 class Use(Generic[W]):
@@ -91,6 +92,31 @@ class Current(Generic[W]):
     def redactor(self) -> Redactor:
         """A redactor of the set in use."""
         return self.credentials.redactor()
+
+    def exchanged(
+        self,
+        attempt: Callable[[W], tuple[A, Rejection]],
+        method: str,
+        body: bytes | None,
+        close: Callable[[A], object],
+    ) -> A:
+        """Return what `attempt` makes of a request; if the partner rejected the set, once more with a newer one.
+
+        `close` gets an answer that is not used.
+        """
+        found, use, rejection = self._tried(attempt)
+        if self.has_newer(use, rejection) and may_repeat(rejection, method, body):
+            close(found)
+            found = self._tried(attempt)[0]
+        return found
+
+    def _tried(self, attempt: Callable[[W], tuple[A, Rejection]]) -> tuple[A, Use[W], Rejection]:
+        use = self.lend()
+        try:
+            found, rejection = attempt(use.wire)
+        finally:
+            self.back(use)
+        return found, use, rejection
 
     def lend(self) -> Use[W]:
         """Return the set for one exchange, which ends with `back`. Raise the error that ended the session's set."""

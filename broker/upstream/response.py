@@ -16,7 +16,7 @@ from broker.network import FAULTS, UNREADABLE, TooMuchError, behind
 from broker.upstream.exchange import described
 
 FAILURES: Final = (requests.RequestException, urllib3.exceptions.HTTPError, *FAULTS)
-_LARGEST: Final = 64 * 1024 * 1024  # bytes of a body; `stream=True` has no limit
+LARGEST: Final = 64 * 1024 * 1024  # bytes of a body; `stream=True` has no limit
 _PIECE: Final = 64 * 1024
 
 
@@ -26,7 +26,7 @@ def failure(error: Exception, request: requests.PreparedRequest) -> requests.Req
     if kind is requests.ConnectionError and any(isinstance(found, TimeoutError) for found in behind(error)):
         kind = requests.ReadTimeout
     if isinstance(error, TooMuchError):
-        return kind(f"the answer is larger than {_LARGEST} bytes; use stream=True", request=request)
+        return kind(f"the answer is larger than {LARGEST} bytes; use stream=True", request=request)
     if issubclass(kind, requests.exceptions.ContentDecodingError):
         return kind("the answer cannot be decompressed", request=request)
     return kind("no answer in time" if issubclass(kind, requests.Timeout) else described(error), request=request)
@@ -49,7 +49,7 @@ class PartnerResponse(requests.Response):
         """The body; raise `requests.RequestException` for one that is incomplete or larger than 64 MiB."""
         kept = vars(self)
         if kept["_content"] is False and not kept["_content_consumed"]:
-            self._content = b"".join(self._pieces(super().iter_content(_PIECE), _LARGEST))
+            self._content = b"".join(self._pieces(super().iter_content(_PIECE), LARGEST))
         return super().content
 
     def iter_content(self, *args: Any, **kwargs: Any) -> Iterator[Any]:

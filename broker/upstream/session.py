@@ -1,16 +1,16 @@
 """A `requests` session that holds one set, and replaces it as a whole."""
 
-import re
+import queue
 import socket
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Final, NoReturn
-from urllib.parse import urljoin
 
 import requests
 import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
@@ -18,13 +18,11 @@ from broker.errors import BrokerError, RefusedError
 from broker.model.authentication import Request
 from broker.model.proxy import Proxy
 from broker.network import Deadline, InTime, connected
-from broker.partners.request import inside, join
 from broker.upstream.credentials import Credentials
-from broker.upstream.current import Current, Rejection, Use, may_repeat, rejection_of
+from broker.upstream.current import Current, Rejection, rejection_of
 from broker.upstream.response import FAILURES, PartnerResponse, failure
 
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
-_ORIGIN: Final = re.compile(r"\w+://[^/?#]*")
 _PIECE: Final = 16 * 1024  # bytes sent between two checks of the deadline
 _REDIRECTS: Final = 5  # each is a separate exchange
 
@@ -63,8 +61,7 @@ class PartnerSession(requests.Session):
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request; `url` is a path below the base URL, or a link that the partner sent."""
         text = url.decode(errors="replace") if isinstance(url, bytes) else url
-        target = join(self.base_url, text) if text.startswith("/") else inside(self.base_url, _lowered(text))
-        return super().request(method, target, *args, **kwargs)
+        return super().request(method, self.current.credentials.target(text), *args, **kwargs)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return the target of a redirect; raise `RefusedError`, which does not quote it, if it leaves the base URL."""
@@ -84,11 +81,7 @@ class PartnerSession(requests.Session):
 
     def link(self, href: str, here: str) -> str:
         """Return the URL of a link in the answer to `here`; raise `RefusedError` unless it is below the base URL."""
-        try:
-            found = urljoin(here, href)
-        except ValueError:
-            found = ""
-        return inside(self.base_url, _lowered(found.partition("#")[0]))
+        return self.current.credentials.link(href, here)
 
     def get_adapter(self, url: str | bytes) -> BaseAdapter:  # noqa: ARG002  # there is only one
         """Return the only adapter, which refuses URLs that are not below the base URL."""
@@ -101,12 +94,6 @@ class PartnerSession(requests.Session):
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("a session holds secrets, so it cannot be pickled or copied")
-
-
-def _lowered(url: str) -> str:
-    """Return `url` with scheme and host in lower case."""
-    origin = _ORIGIN.match(url)
-    return origin[0].lower() + url[origin.end() :] if origin else url
 
 
 class _Partner(BaseAdapter):
@@ -123,14 +110,14 @@ class _Partner(BaseAdapter):
             raise RefusedError(
                 "verify, cert and proxies cannot be chosen: the set identifies server and client", hint="leave them out"
             )
-        stream, (connect, whole) = bool(options.get("stream")), _timeout_of(options.get("timeout"), self._timeout)
-        deadline = Deadline(whole)
-        result, use, rejection = self._sent(request, stream, (connect, whole))
-        if self._current.has_newer(use, rejection) and may_repeat(rejection, request.method or "GET", _body(request)):
-            if isinstance(result, requests.Response):
-                result.close()
-            with suppress(TimeoutError):  # the time is over: the first answer stands
-                result = self._sent(request, stream, (connect, deadline.left))[0]
+        connect, whole = _timeout_of(options.get("timeout"), self._timeout)
+        stream, deadline = bool(options.get("stream")), Deadline(whole)
+        result = self._current.exchanged(
+            lambda wire: wire.attempt(request, stream, connect, deadline),
+            request.method or "GET",
+            _body(request),
+            _close,
+        )
         if isinstance(result, requests.Response):
             return result
         raise result  # no frame here holds the signed copy, and the error has no context
@@ -138,16 +125,6 @@ class _Partner(BaseAdapter):
     def close(self) -> None:
         """Close idle connections."""
         self._current.rest()
-
-    def _sent(
-        self, request: requests.PreparedRequest, stream: bool, timeout: tuple[float, float]
-    ) -> "tuple[requests.Response | Exception, Use[PartnerAdapter], Rejection]":
-        use = self._current.lend()
-        try:
-            result, rejection = use.wire.attempt(request, stream, timeout)
-        finally:
-            self._current.back(use)
-        return result, use, rejection
 
 
 class PartnerAdapter(HTTPAdapter):
@@ -162,6 +139,12 @@ class PartnerAdapter(HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=self.credentials.context, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"https": partial(_Pool, through=self.credentials.proxy)}
 
+    def close(self) -> None:
+        """Close idle connections. The pools close those in use when they come back."""
+        for key in self.poolmanager.pools.keys():  # noqa: SIM118  # no mapping
+            self.poolmanager.pools[key].close()
+        super().close()
+
     def build_connection_pool_key_attributes(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> Any:
         """Return the host alone, so that the pool's context stays: urllib3 would load the CAs of requests into it."""
         return super().build_connection_pool_key_attributes(request, verify=True)[0], {}
@@ -170,12 +153,11 @@ class PartnerAdapter(HTTPAdapter):
         """Add nothing: requests would load its CA bundle into the pinned context."""
 
     def attempt(
-        self, request: requests.PreparedRequest, stream: bool, timeout: tuple[float, float]
+        self, request: requests.PreparedRequest, stream: bool, connect: float, deadline: Deadline
     ) -> tuple[requests.Response | Exception, Rejection]:
         """Send `request`; return the answer or an error without secrets, and what it says about the set."""
-        limits: Any = urllib3.Timeout(connect=timeout[0], read=timeout[1], total=timeout[1])  # not in the stubs
         try:
-            response = super().send(self._signed(request), stream=stream, timeout=limits)
+            response = super().send(self._signed(request), stream=stream, timeout=limits(connect, deadline))
         except BrokerError as error:  # without its frames
             clean = type(error)(self.credentials.redactor().redact(error.message), hint=error.hint)
             return clean, Rejection.NONE
@@ -184,16 +166,46 @@ class PartnerAdapter(HTTPAdapter):
         response.raw.url = request.path_url
         return PartnerResponse(response, request, self.credentials.redactor), rejection_of(response.status_code)
 
+    def sent(self, request: Request, stream: Any, timeout: Any) -> urllib3.BaseHTTPResponse:
+        """Send a copy of `request` with the authentication; return the head of the answer; raise errors of urllib3.
+
+        `stream` is the body, if that is none of bytes.
+        """
+        signed = self.credentials.signed(request)
+        pool = self.poolmanager.connection_from_url(self.credentials.base_url)
+        raw: urllib3.BaseHTTPResponse = pool.urlopen(
+            request.method,
+            request.target,
+            body=stream if request.body is None else signed.body,
+            headers=_Signed(signed),
+            retries=False,
+            redirect=False,
+            timeout=timeout,
+            preload_content=False,
+            decode_content=False,
+        )
+        return raw
+
     def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        url, body = inside(self.credentials.base_url, request.url or ""), _body(request)
+        url, body = self.credentials.target(request.url or ""), _body(request)
         made = self.credentials.signed(Request(request.method or "GET", url, dict(request.headers), body))
         signed = request.copy()
-        signed.url = made.url
-        signed.headers.update(made.headers)
+        signed.url, signed.headers = url, _Signed(made)
         if made.body != body:
             signed.body = made.body
             signed.prepare_content_length(made.body)
         return signed
+
+
+def _close(result: requests.Response | Exception) -> None:
+    if isinstance(result, requests.Response):
+        result.close()
+
+
+def limits(connect: float, deadline: Deadline) -> Any:  # the stubs of requests do not know `Timeout`
+    """Return the limits of an exchange; raise `TimeoutError` if there is no time left."""
+    left = deadline.left
+    return urllib3.Timeout(connect=min(connect, left), read=left, total=left)
 
 
 def _body(request: requests.PreparedRequest) -> bytes | None:
@@ -209,6 +221,18 @@ def _timeout_of(given: Any, default: tuple[float, float]) -> tuple[float, float]
     pair = given if isinstance(given, tuple) else (given, given)
     connect, whole = (one if isinstance(one, int | float) and one else d for one, d in zip(pair, default, strict=True))
     return connect, whole
+
+
+class _Signed(CaseInsensitiveDict[str]):
+    """The headers of a signed request. They carry its target too: urllib3 logs the one that it gets."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.headers)
+        self.target = request.target
+
+    def copy(self) -> "_Signed":
+        """Return the headers with their target: urllib3 copies them."""
+        return self
 
 
 class _Response(InTime):
@@ -237,7 +261,12 @@ class _Connection(HTTPSConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request within the time allowed for connecting."""
         self._sent_by = Deadline(float(self.timeout or 0))
+        self._headers = kwargs["headers"]
         super().request(*args, **kwargs)
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002  # replaced
+        """Send the request line, with the target of the signed request in place of `url`."""
+        super().putrequest(method, self._headers.target, *args, **kwargs)
 
     def send(self, data: Any) -> None:
         """Send `data` by the deadline, even if the partner reads single bytes."""
@@ -251,3 +280,14 @@ class _Pool(urllib3.HTTPSConnectionPool):
     """Connections to one partner with deadlines."""
 
     ConnectionCls = _Connection
+
+    def _put_conn(self, conn: Any) -> None:
+        """Keep a connection, or close it if there are enough, or if the pool was closed: urllib3 fails in between."""
+        kept = self.pool
+        with suppress(queue.Full):
+            if kept is not None:
+                kept.put(conn, block=False)
+                if self.pool is not None:
+                    return
+        if conn:
+            conn.close()

@@ -100,7 +100,7 @@ def test_200_requests_in_flight_do_not_fail(server: Keeping, here: Bundle, tmp_p
     """They end with their own set, and their connections with them."""
     publish(tmp_path, here)
     statuses: list[int] = []
-    with opened(tmp_path) as calls:
+    with opened(tmp_path, timeout=(100, 200)) as calls:
         threads = [threading.Thread(target=lambda: statuses.append(calls.get("/slow"))) for _ in range(200)]
         for thread in threads:
             thread.start()

@@ -58,7 +58,7 @@ class Keeping:
     def until(self, true: Any) -> None:
         """Return once `true` is true."""
         with self.changed:
-            assert self.changed.wait_for(true, 60), (self.open, self.waiting)
+            assert self.changed.wait_for(true, 100), (self.open, self.waiting)
 
     def secured(self, plain: Any) -> ssl.SSLSocket:
         """Return the connection after its handshake."""
@@ -106,6 +106,14 @@ class _Handler(BaseHTTPRequestHandler):
             if path == "/slow":
                 self._wait()
             self._answer(200)
+
+    def do_PUT(self) -> None:
+        """Answer 401 to a stream."""
+        self.server_of.got.append((self.client_address[1], self.path, ""))
+        while self.rfile.readline() not in (b"0\r\n", b""):
+            pass
+        self.rfile.readline()
+        self._answer(401)
 
     def _wait(self) -> None:
         keeping = self.server_of

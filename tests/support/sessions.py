@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import broker.client
+import broker.client.aiohttp
+import broker.client.httpx
 
 __all__ = ["OPENED", "Calls"]
 
@@ -37,4 +41,78 @@ def _requests(root: Path, **options: Any) -> Iterator[Calls]:
         yield Calls(session, request, lambda path: list(session.pages(path)))
 
 
-OPENED: Final[dict[str, Callable[..., AbstractContextManager[Calls]]]] = {"requests": _requests}
+@contextmanager
+def _httpx(root: Path, **options: Any) -> Iterator[Calls]:
+    with broker.client.httpx.open(root, **options) as session:
+
+        def request(method: str, path: str, **given: Any) -> tuple[int, Any]:
+            answer = session.request(method, path, **given)
+            return answer.status_code, answer.json() if answer.content else None
+
+        yield Calls(session, request, lambda path: list(session.pages(path)))
+
+
+@contextmanager
+def _async_httpx(root: Path, **options: Any) -> Iterator[Calls]:
+    with _loop() as wait:
+        session = broker.client.httpx.open_async(root, **options)
+
+        async def request(method: str, path: str, **given: Any) -> tuple[int, Any]:
+            answer = await session.request(method, path, **given)
+            return answer.status_code, answer.json() if answer.content else None
+
+        async def pages(path: str) -> list[dict[str, Any]]:
+            return [page async for page in session.pages(path)]
+
+        try:
+            yield Calls(session, lambda *a, **k: wait(request(*a, **k)), lambda path: wait(pages(path)))
+        finally:
+            wait(session.aclose())
+
+
+@contextmanager
+def _aiohttp(root: Path, **options: Any) -> Iterator[Calls]:
+    with _loop() as wait:
+        session = broker.client.aiohttp.open(root, **options)
+
+        async def request(method: str, path: str, **given: Any) -> tuple[int, Any]:
+            async with session.request(method, path, **given) as answer:
+                return answer.status, await answer.json() if await answer.read() else None
+
+        async def pages(path: str) -> list[dict[str, Any]]:
+            return [page async for page in session.pages(path)]
+
+        try:
+            yield Calls(session, lambda *a, **k: wait(request(*a, **k)), lambda path: wait(pages(path)))
+        finally:
+            wait(session.close())
+
+
+@contextmanager
+def _loop() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Run an event loop in a thread; yield a function that waits for a coroutine in it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(200)
+    finally:
+        asyncio.run_coroutine_threadsafe(_transports_closed(loop), loop).result(200)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+async def _transports_closed(loop: Any) -> None:
+    """Wait for transports that were aborted: their ends are events of the loop. Its own pipe stays."""
+    while len(loop._selector.get_map()) > 1:
+        await asyncio.sleep(0.005)
+
+
+OPENED: Final[dict[str, Callable[..., AbstractContextManager[Calls]]]] = {
+    "requests": _requests,
+    "httpx": _httpx,
+    "async-httpx": _async_httpx,
+    "aiohttp": _aiohttp,
+}

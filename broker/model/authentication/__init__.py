@@ -55,6 +55,10 @@ class Authentication:
         """Return a copy of `request` as it is sent."""
         return reduce(lambda made, part: part.add(made, values), self.parts, request)
 
+    def bare(self, request: Request, values: Values) -> Request:
+        """Return a copy of `request` without what the partner's links repeat of the authentication."""
+        return reduce(lambda made, part: part.bare(made, values), self.parts, request)
+
     def shown(self, request: Request) -> Request:
         """Return a copy of `request` with a placeholder for every value."""
         return reduce(lambda made, part: part.show(made), self.parts, request)

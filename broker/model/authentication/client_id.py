@@ -44,10 +44,15 @@ class ClientId(Part):
         """Add it. The query may hold it already, as the partner's links do; raise `RefusedError` for another."""
         if self.header:
             return request.with_header(self.header, values.client_id)
-        target, _, query = request.url.partition("?")
+        return self.bare(request, values).with_query(self.query, quote(values.client_id, safe=""))
+
+    def bare(self, request: Request, values: Values) -> Request:
+        """Return a copy without ours in the query; raise `RefusedError` for another."""
+        target, mark, query = request.url.partition("?")
+        if self.header or not mark:
+            return request
         rest = without_client_id(query, self.query, values.client_id)
-        bare = replace(request, url=f"{target}?{rest}" if rest else target)
-        return bare.with_query(self.query, quote(values.client_id, safe=""))
+        return replace(request, url=f"{target}?{rest}" if rest else target)
 
     def show(self, request: Request) -> Request:
         """Show its place."""

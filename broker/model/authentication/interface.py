@@ -102,6 +102,10 @@ class Part(ABC):
     def add(self, request: Request, values: Values) -> Request:
         """Return a copy of `request` with this part added. Earlier parts have already been added."""
 
+    def bare(self, request: Request, values: Values) -> Request:  # noqa: ARG002  # for those that override it
+        """Return a copy of `request` without what the partner's links repeat of this part."""
+        return request
+
     @abstractmethod
     def show(self, request: Request) -> Request:
         """Return a copy of `request` with placeholders for everything that `add` adds."""

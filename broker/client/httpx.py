@@ -1,0 +1,162 @@
+"""Sessions for httpx: a `Client` and an `AsyncClient` (asyncio) on a bundle, which follow its rotation.
+
+import broker.client.httpx
+
+with broker.client.httpx.open("/run/credential-broker/mzp-1/reports") as client:
+    client.get("/fleets")
+
+It needs `pip install 'credential-broker[httpx]'`. Errors are those of `broker.client`, and those of httpx with texts of
+ours.
+"""
+
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import httpx
+
+from broker.client.asynchronous import Loop
+from broker.client.following import Directory, Follower
+from broker.client.httpx_transport import AsyncTransport, AsyncWire, Transport
+from broker.client.paging import Pages, document_of
+from broker.model.bundle import Manifest
+from broker.model.proxy import proxy_of
+from broker.upstream.credentials import Credentials
+from broker.upstream.current import Current
+from broker.upstream.session import TIMEOUT, PartnerAdapter
+
+_REDIRECTS: Final = 5  # each is a separate exchange
+
+
+class _Plain:
+    """Parts of both clients."""
+
+    current: Current[Any]
+    _follower: Follower
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the generation in use."""
+        return self._follower.manifest
+
+    @property
+    def withdrawn(self) -> bool:
+        """Return whether the bundle is gone. The program should then stop using it."""
+        return self._follower.withdrawn
+
+    def follow(self) -> bool:
+        """Switch to the current generation; return whether it is another than before. Raise `BrokerError`."""
+        return self._follower.follow()
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a session holds secrets, so it cannot be pickled or copied")
+
+
+class Client(_Plain, httpx.Client):
+    """An `httpx.Client` on a bundle. Paths such as `/fleets` are below the account's base URL.
+
+    It behaves as `broker.client.Session`: `timeout` is (seconds to connect, seconds for the whole exchange).
+    """
+
+    def __init__(self, follower: Follower, *, timeout: tuple[float, float] = TIMEOUT) -> None:
+        self.current: Current[PartnerAdapter] = Current(follower.credentials, PartnerAdapter)
+        super().__init__(transport=Transport(self.current, follower), **_options(follower.credentials, timeout))
+        self._follower = follower
+        follower.begin(self.current)
+        weakref.finalize(self, follower.end)  # also at the exit of the program
+
+    def build_request(self, method: str, url: httpx.URL | str, **kwargs: Any) -> httpx.Request:
+        """Return a request; `url` is a path below the base URL, or a link that the partner sent."""
+        credentials = self.current.credentials
+        return _bare(credentials, super().build_request(method, credentials.target(str(url)), **kwargs))
+
+    def pages(self, path: str, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a list, following `_links.next` to the end (HAL).
+
+        Raise `httpx.HTTPStatusError` for an error status, `RefusedError` for a link out of the base URL, and
+        `PartnerUnavailableError` for a page that is not a JSON object, or a link to an earlier page.
+        """
+        pages = Pages()
+        url = path
+        while url:
+            response = self.get(url, **kwargs)
+            document = _document(response)
+            yield document
+            kwargs.pop("params", None)  # the link holds them
+            url = _next(pages, document, self.current.credentials, response)
+
+
+class AsyncClient(_Plain, httpx.AsyncClient):
+    """An `httpx.AsyncClient` on a bundle, as `Client`; for asyncio."""
+
+    def __init__(self, follower: Follower, *, timeout: tuple[float, float] = TIMEOUT) -> None:
+        self._loop = Loop()
+        self.current: Current[AsyncWire] = Current(follower.credentials, partial(AsyncWire, self._loop))
+        transport = AsyncTransport(self.current, follower, self._loop)
+        super().__init__(transport=transport, **_options(follower.credentials, timeout))
+        self._follower = follower
+        follower.begin(self.current)
+        weakref.finalize(self, follower.end)
+
+    def build_request(self, method: str, url: httpx.URL | str, **kwargs: Any) -> httpx.Request:
+        """Return a request; `url` is a path below the base URL, or a link that the partner sent."""
+        credentials = self.current.credentials
+        return _bare(credentials, super().build_request(method, credentials.target(str(url)), **kwargs))
+
+    async def pages(self, path: str, **kwargs: Any) -> AsyncIterator[dict[str, Any]]:
+        """Yield the pages of a list, as `Client.pages` does."""
+        pages = Pages()
+        url = path
+        while url:
+            response = await self.get(url, **kwargs)
+            document = _document(response)
+            yield document
+            kwargs.pop("params", None)
+            url = _next(pages, document, self.current.credentials, response)
+
+
+def open(  # noqa: A001  # broker.client.httpx.open
+    directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT, proxy: str = "", proxy_login: str = ""
+) -> Client:
+    """Return a client on the bundle published in `directory`, as `broker.client.open` does."""
+    return Client(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+
+
+def open_async(
+    directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT, proxy: str = "", proxy_login: str = ""
+) -> AsyncClient:
+    """Return an asynchronous client on the bundle published in `directory`."""
+    return AsyncClient(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+
+
+def _options(credentials: Credentials, timeout: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "base_url": credentials.base_url,
+        "follow_redirects": True,  # the transport refuses those out of the base URL
+        "headers": {"Accept": credentials.authentication.accept, "User-Agent": "credential-broker"},
+        "max_redirects": _REDIRECTS,
+        "timeout": httpx.Timeout(timeout[1], connect=timeout[0]),
+        "trust_env": False,
+    }
+
+
+def _bare(credentials: Credentials, request: httpx.Request) -> httpx.Request:
+    """Take our client_id out of the query: httpx logs URLs."""
+    request.url = httpx.URL(credentials.target(str(request.url.copy_with(fragment=None))))
+    return request
+
+
+def _document(response: httpx.Response) -> dict[str, Any]:
+    response.raise_for_status()
+    found = None
+    with suppress(ValueError):
+        found = response.json()
+    return document_of(found, response.status_code)
+
+
+def _next(pages: Pages, document: dict[str, Any], credentials: Credentials, response: httpx.Response) -> str:
+    href = pages.next_link(document)
+    return pages.new(credentials.link(href, str(response.url))) if href else ""
