@@ -80,6 +80,7 @@ def submit(
     broker = start.broker
     found = broker.account(account, Role.ROTATOR)
     if found.open_request is None:
+        broker.settle(account)  # a run that was killed may have had it answered
         raise RefusedError(f"{account} has no open signing request", hint=f"broker csr new {account} makes one")
     for address in to:
         sendable(address)

@@ -101,7 +101,6 @@ class Notifying:
             records=self.notices.records,
             commands={event: command for event, command in commands.items() if command},
             run=lambda command, variables: child.run(command, {**passed, **variables}, seconds),
-            clock=self._broker.true_clock,
         )
 
     def notify(self, plans: Sequence[AccountPlan], fence: Fence) -> None:

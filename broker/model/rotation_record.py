@@ -4,7 +4,8 @@ Nothing in it is secret, and nothing in it decides what a partner or a consumer 
 tried earlier, and a notice may be given twice.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
@@ -33,6 +34,7 @@ class BackOff:
     head: int
     message: str
     hint: str = ""
+    waits: bool = False  # for somebody, which is no failure
 
     def holds(self, step: str, head: int, now: datetime) -> bool:
         """Return whether `step` must wait. A clock that was set back before the failure ends it."""
@@ -48,7 +50,7 @@ class RotationRecord:
     sent: tuple[OutgoingMail, ...] = ()  # on its way: one at most, for the open request
     notices: tuple[Notice, ...] = ()
     hooks: tuple[PendingHook, ...] = ()
-    hooked: int = 0  # the last promotion whose hook was recorded, by its order
+    hooked: Mapping[str, int] = field(default_factory=dict)  # the number of the last event whose hook was recorded
 
     @property
     def quiet(self) -> bool:

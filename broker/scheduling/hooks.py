@@ -1,20 +1,22 @@
-"""Hooks: programs of this host that run after something has happened. Recorded before they run, so a kill loses none.
+"""Hooks: programs of this host that run after something has happened.
 
-A hook may run twice, with the same id. One that fails is run again at later sweeps, and stops nothing else.
+They follow from what is stored, and are recorded before they run, so a kill loses none. A hook may run twice, with the
+same id. One that fails is run again at later sweeps, and stops nothing else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum
 from typing import Final
 
 from broker.errors import BrokerError
 from broker.model.account import Account
-from broker.model.clock import Clock
 from broker.model.names import AccountName
 from broker.model.notice import PendingHook
 from broker.model.plan import AccountPlan
 from broker.model.rotation_record import RotationRecord
+from broker.model.stage import Stage
 from broker.scheduling.ports import Fence, Records
 from broker.telemetry import log
 
@@ -26,12 +28,22 @@ class HookEvent(Enum):
     """The events that have a hook: what happened."""
 
     PROMOTED = "promoted"  # another generation is current, by a person or the scheduler
-    SUBMITTED = "submitted"
-    RETIRED = "retired"
+    SUBMITTED = "submitted"  # by either, too
+    RETIRED = "retired"  # by either, too
     FAILURE = "failure"  # a step of the scheduler failed
 
 
 _OF: Final = {"promote-done": HookEvent.PROMOTED, "submit-done": HookEvent.SUBMITTED, "retire-done": HookEvent.RETIRED}
+
+
+@dataclass(frozen=True, slots=True)
+class _Happened:
+    """Something that has a hook. Of two that an account had, the later one has the higher `number`."""
+
+    event: HookEvent
+    number: int
+    step: str  # of the scheduler, and how it ended
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,49 +54,46 @@ class Hooks:
     records: Records
     commands: Mapping[str, Sequence[str]]  # by the value of a HookEvent
     run: Callable[[Sequence[str], Mapping[str, str]], None]
-    clock: Clock
 
     def run_hooks(self, name: AccountName, event: str) -> None:
         """Run the hook for `event` of the scheduler, such as "promote-done"; raise what it raises."""
         kind = _OF.get(event, HookEvent.FAILURE if event.endswith("-failed") else None)
         if kind is None or kind.value not in self.commands:
             return
-        faults = [self._run(name, hook) for hook in self._recorded(self.account(name), kind, event).hooks]
+        account, seen = self.account(name), self.records.read(name)
+        faults = [self._run(name, hook) for hook in self._recorded(account, seen, kind).hooks]
         for fault in filter(None, faults):
             raise fault
 
     def catch_up(self, plans: Sequence[AccountPlan], fence: Fence) -> None:
-        """Run what a kill or a failure left over, and the hook of a promotion that a person made."""
+        """Run what a kill or a failure left over, and the hooks of what people did."""
         for plan in plans if self.commands else ():
             record, account = self.records.read(plan.account), self.account(plan.account)
-            if HookEvent.PROMOTED.value in self.commands and account.current and not account.removed:
-                record = self._recorded(account, HookEvent.PROMOTED, "promote-done", record)
+            if not account.removed:
+                record = self._recorded(account, record)
             for hook in record.hooks:
                 fence()
                 self._run(plan.account, hook)
 
-    def _recorded(
-        self, account: Account, kind: HookEvent, step: str, seen: RotationRecord | None = None
-    ) -> RotationRecord:
-        """Store that a hook must run, before it runs. A promotion has one hook, even if several notice it."""
-        current, now = account.current, self.clock()
-        order = current.order if current else 0
-        if kind is HookEvent.PROMOTED and seen and seen.hooked == order:
-            return seen
-        number = order if kind is HookEvent.PROMOTED else f"{account.head.number}-{now:%Y%m%d%H%M%S}"
-        hook = PendingHook(
-            kind.value, f"{account.name}.{kind.value}.{number}", step, now, current.number if current else 0
-        )
+    def _recorded(self, account: Account, seen: RotationRecord, just: HookEvent | None = None) -> RotationRecord:
+        """Store which hooks must run, before they run: each event has one, even if several processes notice it.
+
+        The first look at an account only takes note of what happened before there was a hook, but for the last event of
+        the kind `just`.
+        """
+        generation = account.current.number if account.current else 0
 
         def change(record: RotationRecord) -> RotationRecord:
-            if kind is not HookEvent.PROMOTED:
-                return replace(record, hooks=(*record.hooks, hook)[-_MOST:])
-            if record.hooked == order:
-                return record
-            first = seen is not None and not record.hooked  # of an account that was promoted before there was a hook
-            return replace(record, hooks=record.hooks if first else (*record.hooks, hook)[-_MOST:], hooked=order)
+            hooks, hooked = record.hooks, dict(record.hooked)
+            for event in (event for event in HookEvent if event.value in self.commands):
+                found = [one for one in _happened(account, record) if one.event is event]
+                last = max((one.number for one in found), default=0)
+                before = hooked.get(event.value, last - (event is just))
+                hooked[event.value] = max(last, before)
+                hooks += tuple(_pending(account, one, generation) for one in found if one.number > before)
+            return replace(record, hooks=hooks[-_MOST:], hooked=hooked)
 
-        return self.records.change(account.name, change)
+        return seen if change(seen) == seen else self.records.change(account.name, change)
 
     def _run(self, name: AccountName, hook: PendingHook) -> BrokerError | None:
         """Run a hook, and take note of how it ended. After some failures it is given up. Return its error."""
@@ -106,6 +115,27 @@ class Hooks:
             return replace(record, hooks=tuple(filter(None, kept)))
 
         self.records.change(name, change)
+
+
+def _happened(account: Account, record: RotationRecord) -> Iterator[_Happened]:
+    """Yield what has a hook, from what is stored: so a kill between an event and its hook loses none."""
+    if account.current:
+        yield _Happened(HookEvent.PROMOTED, account.current.order, "promote-done", account.current.since)
+    sent = (submission for request in account.requests for submission in request.submissions)
+    for number, submission in enumerate(sent, 1):
+        yield _Happened(HookEvent.SUBMITTED, number, "submit-done", submission.at)
+    for generation in account.generations:
+        if generation.stage is Stage.RETIRED:
+            yield _Happened(HookEvent.RETIRED, generation.order, "retire-done", generation.since)
+    for failed in record.back_offs:
+        if not failed.waits:
+            number = int(failed.at.timestamp() * 1_000_000)
+            yield _Happened(HookEvent.FAILURE, number, f"{failed.step}-failed", failed.at)
+
+
+def _pending(account: Account, one: _Happened, generation: int) -> PendingHook:
+    id_ = f"{account.name}.{one.event.value}.{one.number}"
+    return PendingHook(one.event.value, id_, one.step, one.at, generation)
 
 
 def variables(name: AccountName, hook: PendingHook) -> Mapping[str, str]:

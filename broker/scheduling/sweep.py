@@ -246,7 +246,8 @@ class _Sweep:
         now, account = self.sweeps.clock(), self._account(standing.name)
         current = account.current
         end = account.certificate(current.parts.certificate).not_after if current else None
-        failure = BackOff(step, now, now, now, 1, account.head.number, error.message, error.hint)
+        waits = isinstance(error, WaitingError)
+        failure = BackOff(step, now, now, now, 1, account.head.number, error.message, error.hint, waits)
         before = standing.account.head.number
         record = self._change(standing.name, lambda seen: seen.failed(failure, before=before, valid_until=end))
         return next(back_off for back_off in record.back_offs if back_off.step == step)

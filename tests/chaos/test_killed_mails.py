@@ -1,6 +1,7 @@
 """Killed at every write and every mail: run again, the end is the same, and each mail has one Message-ID.
 
 A mail may arrive twice, since nobody can know whether a killed process had sent it. Then both have the same Message-ID.
+So have the runs of a hook their event's id, and none is lost.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from broker.model.names import AccountName
 from broker.vault import layout
+from broker.vault.rotation_records import VaultRotationRecords
 from tests.chaos.kill_harness import Ground
 from tests.chaos.killing import Fault, Killable, Point, Ran, signalled
 from tests.chaos.mount_snapshot import fresh
@@ -54,7 +57,15 @@ class Post:
         for path in (layout.LOCK, layout.IDLE, layout.RECIPIENTS):
             vault.call("DELETE", f"{vault.settings.mount}/metadata/{path}")
         self.system.ok("account", "set", ACCOUNT, "--submit-via", "smtp", "--team", "team@acme.example")
+        swept = {"submitted": 0}  # the first look takes note of what happened before there was a hook
+        VaultRotationRecords(vault).change(AccountName(ACCOUNT), lambda record: replace(record, hooked=swept))
+        self.hooked.write_text("")
         self.peer.mails.clear()
+
+    @property
+    def hooked(self) -> Path:
+        """The file in which a hook writes the id of its event."""
+        return self.system.home / "hooked"
 
     def run(self, name: str, *, at: int = 0, fault: Fault | None = None) -> Ran:
         """Run the command."""
@@ -78,7 +89,8 @@ class Post:
         assert account
         requests = [(r.number, r.closed, [(s.via, s.to) for s in r.submissions]) for r in account.requests]
         by_recipient = sorted(to for _, to in dict(self.peer.mails).items())
-        return {"requests": requests, "mails": by_recipient, "one id": len(self.peer.ids)}
+        hooks = set(self.hooked.read_text().split())
+        return {"requests": requests, "mails": by_recipient, "one id": len(self.peer.ids), "hooks": hooks}
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +98,10 @@ def post(field: Ground) -> Iterator[Post]:
     """The ground of kills, with a mail server."""
     with smtp_peer() as peer:
         own = field.system.home / "mailing.toml"
-        own.write_text((field.system.home / "broker.toml").read_text() + "\n" + peer.settings)
-        yield Post(field, peer)
+        post = Post(field, peer)
+        hook = f"""[hooks]\non_submitted = ["sh", "-c", "echo $BROKER_EVENT_ID >> '{post.hooked}'"]\n"""
+        own.write_text((field.system.home / "broker.toml").read_text() + "\n" + peer.settings + "\n" + hook)
+        yield post
 
 
 def strike(post: Post, name: str, points: Iterator[tuple[Point, Fault]]) -> None:
@@ -114,6 +128,7 @@ def points_of(post: Post, name: str) -> tuple[Point, ...]:
     assert ran.code == 0, ran.ended.err
     mails = [point for point in ran.points if point.kind == "mail"]
     assert len(mails) == len(post.peer.mails) > 0
+    assert bool(post.hooked.read_text()) is ("run" in name)
     return ran.points
 
 

@@ -24,7 +24,7 @@ from tests.chaos.years_partner import DAY, Agenda, Clock, Contract, Partner
 from tests.support.console import inside
 from tests.support.saved_states import account_faults
 from tests.support.system import SUBJECT, System, made_system
-from tests.support.vault import TestVault
+from tests.support.vault import TestVault, a_consumer, login
 
 BEGIN: Final = datetime(2027, 9, 1, 8, tzinfo=UTC)  # it goes through 29 February 2028, and two changes of clocks a year
 
@@ -126,8 +126,9 @@ def two_years(vault: TestVault, directory: Path, *, seed: int, lifetimes: Sequen
             for number, days in enumerate(_occasions(dice), list(contracts).index(name)):
                 change = partial(partner.change_password, contract, overlap=number % 2 == 0)
                 partner.agenda.after(days, change)
-        token = vault.consumer_token("reader", *(right("stellantis", "stand-in", n, APPLICATION) for n in contracts))
-        readers = {name: Reader(team, name, token, system.home / "bundles" / name) for name in contracts}
+        rights = [right("stellantis", "stand-in", name, APPLICATION) for name in contracts]
+        logs_in = partial(login, vault.admin, a_consumer(vault.admin, "reader", rights))
+        readers = {name: Reader(team, name, logs_in, system.home / "bundles" / name) for name in contracts}
         yield Years(system, team, readers, Mailbox(clock, dice), dice)
 
 

@@ -49,7 +49,7 @@ class Team:
 
     def looks(self, name: AccountName) -> None:
         """Look at an account now and then, and do what is a person's."""
-        self.partner.agenda.after(self.partner.days(0.3, 1.2), partial(self.looks, name))
+        self.partner.agenda.after(self.partner.days(0.4, 1.6), partial(self.looks, name))
         account, contract = self.broker.account(name), self.contracts[name]
         if account.breaker or self.passwords.get((name, account.password)) not in contract.passwords:
             self.sets_password(name, contract.passwords[0])
@@ -214,7 +214,7 @@ class Reader:
 
     team: Team
     name: AccountName
-    token: Secret[str]
+    logs_in: Callable[[], Secret[str]]  # tokens end by the real clock
     directory: Path
     session: Session | None = None
     serial: str = ""
@@ -226,7 +226,7 @@ class Reader:
         """Fetch a bundle of the current generation, publish it, and have the session follow."""
         broker = self.team.broker
         wanted = Wanted(self.name, APPLICATION, HOUR, allow_expired=True)
-        granted = broker.issuing.issuer(Caller(self.token)).grant(wanted)
+        granted = broker.issuing.issuer(Caller(self.logs_in())).grant(wanted)
         with publishing(self.directory, granted.bundle, (), broker.clock):
             pass
         if self.session is None:

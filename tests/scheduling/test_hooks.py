@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,14 @@ from broker.compose.graph import Broker
 from broker.config import resolve
 from broker.errors import RefusedError
 from broker.model.account import Account
+from broker.model.changes import moving, requesting
 from broker.model.due import Renewal
-from broker.model.generation import Halt
+from broker.model.generation import Halt, Submission
 from broker.model.plan import account_plan
+from broker.model.rotation_record import BackOff, RotationRecord
+from broker.model.stage import Move
 from broker.scheduling.hooks import ATTEMPTS, Hooks
-from tests.support.accounts import MZP, NOW, promoted, with_answer, with_current
+from tests.support.accounts import MZP, NOW, STAMP, promoted, with_answer, with_current, with_open_request
 from tests.support.notice_world import Killed, NoticeWorld
 
 ALL: Final = {event: ["/bin/hook", event] for event in ("promoted", "submitted", "retired", "failure")}
@@ -34,7 +38,7 @@ class HookWorld(NoticeWorld):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.hooks = Hooks(self._account, self.records, self.commands, self._run, lambda: self.now)
+        self.hooks = Hooks(self._account, self.records, self.commands, self._run)
 
     def _run(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self.call()
@@ -55,22 +59,55 @@ def world(account: Account | None = None, **fields: object) -> HookWorld:
     return HookWorld({MZP: account or with_current()}, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("event", "hook"),
-    [
-        ("promote-done", "promoted"),
-        ("submit-done", "submitted"),
-        ("retire-done", "retired"),
-        ("promote-failed", "failure"),
-        ("settle-failed", "failure"),
-    ],
-)
-def test_each_event_has_its_hook(event: str, hook: str) -> None:
+def submitted(account: Account) -> Account:
+    asked = with_open_request(account)
+    assert asked.open_request
+    return requesting.submitted(asked, asked.open_request.number, Submission(NOW, "eml"), by="x")
+
+
+def rotated(account: Account) -> Account:
+    return promoted(with_answer(account), 2)
+
+
+def retired(account: Account) -> Account:
+    return moving.moved(rotated(account), 1, Move.RETIRE, STAMP)
+
+
+def failed(record: RotationRecord, *, waits: bool = False) -> RotationRecord:
+    failure = BackOff("submit", NOW, NOW, NOW, 1, 0, "the mail server is away", waits=waits)
+    return record.failed(failure, before=0, valid_until=None)
+
+
+# What happens, the step that reports it, and its hook
+EVENTS: Final[dict[str, tuple[Callable[[Account], Account], str]]] = {
+    "promoted": (rotated, "promote-done"),
+    "submitted": (submitted, "submit-done"),
+    "retired": (retired, "retire-done"),
+    "failure": (lambda account: account, "submit-failed"),
+}
+
+
+def happens(one: HookWorld, hook: str) -> str:
+    """Let it happen; return the step that reports it."""
+    change, step = EVENTS[hook]
+    one.accounts[MZP] = change(one.accounts[MZP])
+    if hook == "failure":
+        one.records.change(MZP, failed)
+    return step
+
+
+@pytest.mark.parametrize("hook", EVENTS)
+def test_each_event_has_its_hook(hook: str) -> None:
+    """Also at the first look, which runs none for what happened before."""
     one = world()
-    one.hooks.run_hooks(MZP, event)
+    step = happens(one, hook)
+    one.hooks.run_hooks(MZP, step)
     [variables] = one.ran
-    assert (variables["BROKER_EVENT"], variables["BROKER_STEP"]) == (hook, event)
-    assert (variables["BROKER_ACCOUNT"], variables["BROKER_GENERATION"]) == (MZP, "1")
+    assert (variables["BROKER_EVENT"], variables["BROKER_STEP"]) == (hook, step)
+    assert (variables["BROKER_ACCOUNT"], variables["BROKER_GENERATION"]) == (
+        MZP,
+        "2" if hook in ("promoted", "retired") else "1",
+    )
     assert variables["BROKER_AT"] == f"{NOW:%FT%TZ}"
     assert not one.records.read(MZP).hooks
 
@@ -83,46 +120,53 @@ def test_other_events_have_none(event: str) -> None:
     assert one.calls == 0
 
 
-@pytest.mark.parametrize("event", ["promote-done", "submit-failed"])
-def test_a_kill_anywhere_repeats_the_same_id(event: str) -> None:
+@pytest.mark.parametrize("hook", EVENTS)
+def test_a_kill_anywhere_repeats_the_same_id(hook: str) -> None:
+    """Also between the event and its record: what is stored says that it happened."""
     kills = 0
     for kill_at in range(1, 20):
-        one = world(kill_at=kill_at)
+        one = world()
+        one.catch_up()
+        step = happens(one, hook)
+        one.calls, one.kill_at = 0, kill_at
         try:
-            one.hooks.run_hooks(MZP, event)
+            one.hooks.run_hooks(MZP, step)
         except Killed:
             kills += 1
         one.kill_at = 0
-        recorded = bool(one.records.read(MZP).hooks) or bool(one.ran)
         one.catch_up()
-        assert len(set(one.ids())) == recorded, f"killed at {kill_at}"
+        assert len({id_ for id_ in one.ids() if f".{hook}." in id_}) == 1, f"killed at {kill_at}"
         assert not one.records.read(MZP).hooks
     assert kills >= 5
 
 
-def test_the_hook_of_a_person_s_promotion() -> None:
-    """The first look only takes note: whatever is current then was so before there was a hook."""
-    one = world()
+@pytest.mark.parametrize("hook", EVENTS)
+def test_the_hook_of_what_people_do(hook: str) -> None:
+    """The first look only takes note: whatever is so then was so before there was a hook."""
+    one = world(EVENTS[hook][0](with_current()))
+    if hook == "failure":
+        one.records.change(MZP, failed)
     one.catch_up()
     assert not one.ran
-    one.accounts[MZP] = promoted(with_answer(one.accounts[MZP]), 2)
-    one.catch_up()
-    one.catch_up()
-    assert [variables["BROKER_GENERATION"] for variables in one.ran] == ["2"]
-
-
-def test_a_promotion_has_one_hook() -> None:
     one = world()
     one.catch_up()
-    one.accounts[MZP] = promoted(with_answer(one.accounts[MZP]), 2)
-    one.hooks.run_hooks(MZP, "promote-done")
+    happens(one, hook)
     one.catch_up()
-    one.hooks.run_hooks(MZP, "promote-done")
-    assert len(one.ids()) == 1
+    one.catch_up()
+    one.hooks.run_hooks(MZP, EVENTS[hook][1])
+    assert [variables["BROKER_EVENT"] for variables in one.ran].count(hook) == 1
+
+
+def test_what_waits_is_no_failure() -> None:
+    one = world()
+    one.catch_up()
+    one.records.change(MZP, partial(failed, waits=True))
+    one.catch_up()
+    assert not one.ran
 
 
 def test_a_failing_hook_is_given_up() -> None:
-    one = world(failing=True)
+    one = world(submitted(with_current()), failing=True)
     with pytest.raises(RefusedError):
         one.hooks.run_hooks(MZP, "submit-done")
     for _ in range(ATTEMPTS - 2):
@@ -134,7 +178,7 @@ def test_a_failing_hook_is_given_up() -> None:
 
 def test_one_without_a_command_is_dropped() -> None:
     """It was configured when the event happened, and is not any more."""
-    one = world(failing=True)
+    one = world(submitted(with_current()), failing=True)
     with pytest.raises(RefusedError):
         one.hooks.run_hooks(MZP, "submit-done")
     one.hooks = replace(one.hooks, commands={"retired": ["/bin/hook"]})
