@@ -188,6 +188,7 @@ class Follower:
         made.keep = self.store.save
         made.followed = lambda: self._hooked(made)
         made.failed = self._troubled
+        made.worked = lambda: self._stands(Condition.OK)
         made.extend = self._service.extend
         made.may_return = lambda: self.hooks.settled
         made.poll = self._polled
@@ -225,8 +226,9 @@ class Follower:
     def _succeeded(self) -> None:
         assert self._held
         self.failures = 0
-        self._stands(Condition.OK)
         self._hooked(self._held)
+        if self._held.put():
+            self._stands(Condition.OK)
 
     def _failed(self, error: BrokerError) -> None:
         """Judge a failure: remove the files if they may not be used any more."""
@@ -236,6 +238,8 @@ class Follower:
         is_over = condition is Condition.STALE and lease and self._clock() >= lease.expires + self.table.max_stale
         if condition in _ENDING or (is_over and self.table.on_stale is OnStale.REMOVE):
             self._drop()
+        elif condition is Condition.STALE:
+            self._empty()
         self._stands(condition, error)
 
     def _lasting(self, condition: Condition) -> Condition:
@@ -263,7 +267,8 @@ class Follower:
 
     def _troubled(self, error: BrokerError) -> None:
         """Take note of an error while the lease goes on."""
-        self._stands(Condition.UNWRITABLE if isinstance(error, StorageFullError) else Condition.UNREACHABLE, error)
+        is_ours = isinstance(error, StorageFullError | InputError)
+        self._stands(Condition.UNWRITABLE if is_ours else Condition.UNREACHABLE, error)
 
     def _stands(self, condition: Condition, error: BrokerError | None = None) -> None:
         message = error.message if error else ""
@@ -299,10 +304,17 @@ class Follower:
         self.store.clear()
 
     def _remove(self) -> None:
-        """Remove copies, and other outputs."""
+        """Remove what other outputs have, and copies."""
+        self._empty()
         removed(self._copies)
+
+    def _empty(self) -> None:
+        """Remove what other outputs have. One that cannot be reached ends it with the lease."""
         for output in self._outputs:
-            output.remove()
+            try:
+                output.remove()
+            except BrokerError as error:
+                log.error("the bundle was not removed", reason=error.message, hint=error.hint)
 
     @property
     def _copies(self) -> list[Path]:

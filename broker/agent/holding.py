@@ -63,6 +63,7 @@ class Held:
         self.outputs: Sequence[Output] = ()  # beside the files
         self.followed: Callable[[], None] = lambda: None  # is called when the files are of another generation
         self.failed: Callable[[BrokerError], None] = lambda _: None  # is called for an error that ends nothing
+        self.worked: Callable[[], None] = lambda: None  # is called when the lease was renewed and all is written
         self.keep: Callable[[Sequence[tuple[Granted, str]]], None] = lambda _: None  # gets the leases with directories
         self.may_return: Callable[[], bool] = lambda: True  # whether leases of older generations may be given back
         self.extend: Callable[[Wanted, Granted], Granted] | None = None  # renews a lease of an older generation
@@ -120,6 +121,12 @@ class Held:
             at = self._tried(heard)
             news.go_on()
 
+    def put(self) -> bool:
+        """Write the bundle to the other outputs. One that fails is tried again soon, and ends nothing."""
+        failed = [output for output in self.outputs if not self._put(output)]
+        self._renews_at = self._soon() if failed else None
+        return not failed
+
     def wake(self) -> None:
         """End the wait of another thread."""
         self._news.heard.set()
@@ -141,11 +148,28 @@ class Held:
                 raise
             self.say(f"{error.message}; trying again until the lease ends")
             self.failed(error)
-            seconds = random.uniform(*_AGAIN) * 2 ** min(self._failures, _DOUBLED)  # noqa: S311  # no secret
-            self._failures += 1
-            return self._at_most(timedelta(seconds=seconds))
-        self._failures = 0
-        return self._next() if renewed else self.granted.lease.expires
+            return self._soon()
+        if not renewed:
+            self._failures = 0
+            return self.granted.lease.expires
+        if self.put():
+            self._failures = 0
+            self.worked()
+        return self._renews_at or self._next()
+
+    def _put(self, output: Output) -> bool:
+        try:
+            output.write(self.granted.bundle)
+        except BrokerError as error:
+            self.failed(error)
+            return False
+        return True
+
+    def _soon(self) -> datetime:
+        """Return when to try again after a failure."""
+        seconds = random.uniform(*_AGAIN) * 2 ** min(self._failures, _DOUBLED)  # noqa: S311  # no secret
+        self._failures += 1
+        return self._at_most(timedelta(seconds=seconds))
 
     def _polled(self) -> Ended | None:
         """Look at the current generation; return the news if it is another one."""
@@ -258,8 +282,6 @@ class Held:
         self._kept((granted, ""))
         self._files.write(granted.bundle)
         self._staying = None
-        for output in self.outputs:
-            output.write(granted.bundle)
 
     def _kept(self, *more: tuple[Granted, str]) -> None:
         """Have the leases kept: a process that starts after a kill uses them or gives them back."""

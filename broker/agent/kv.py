@@ -38,7 +38,7 @@ class Kept(Protocol):
 
 
 class Place(Protocol):
-    """A path of a KV v2 mount. Raise `InputError`, `ConflictError` or `VaultUnavailableError`."""
+    """A path of a KV v2 mount. Raise `InputError`, also if its Vault is away."""
 
     @property
     def where(self) -> str:
@@ -51,7 +51,7 @@ class Place(Protocol):
         """Mark the path for the bundle `name`, and have it keep one version, which ends after `lifetime`."""
 
     def write(self, contents: Contents, replacing: int) -> None:
-        """Store `contents` as the version after `replacing`; raise `ConflictError` if another one is the newest."""
+        """Store `contents` as the version after `replacing`; raise if another one is the newest."""
 
     def destroy(self, version: int) -> None:
         """Destroy the data of `version`."""

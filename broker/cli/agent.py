@@ -22,6 +22,8 @@ from broker.delivery.directory import CURRENT
 from broker.delivery.root import is_memory
 from broker.errors import InputError
 from broker.fetching.service import Service
+from broker.model.clock import Clock
+from broker.signals import held_back
 from broker.systemd import report
 from broker.telemetry import log
 
@@ -49,18 +51,19 @@ def command(start: Start, /, is_once: bool, pid: int | None) -> int:
     if is_once:
         return _once([made(table) for table in tables()])
     agent = Agent(made, tables, lambda state: report(state, os.environ.get("NOTIFY_SOCKET", "")))
-    if pid:
-        agent.quit_after(pid)
     address, socket = start.config["agent.listen"], start.config["agent.socket"]
-    if address:
-        Listener(bound_to(address), agent.health).start()
-    if socket:
-        Listener(bound_at(Path(socket)), agent.health, agent.quit).start()
-    try:
-        agent.run(_watchdog())
-    finally:
+    with held_back():  # also in the threads that begin here: one of them would take a signal at any moment
+        if pid:
+            agent.quit_after(pid)
+        if address:
+            Listener(bound_to(address), agent.health).start()
         if socket:
-            Path(socket).unlink(missing_ok=True)
+            Listener(bound_at(Path(socket)), agent.health, agent.quit).start()
+        try:
+            agent.run(_watchdog())
+        finally:
+            if socket:
+                Path(socket).unlink(missing_ok=True)
     return 0
 
 
@@ -80,15 +83,27 @@ def _tables(start: Start) -> list[BundleTable]:
 def tables_of(config: Config) -> list[BundleTable]:
     """Return the bundles of a configuration; raise `InputError`."""
     default = config["bundle.directory"]
-    base = config.file.parent.absolute() if config.file else Path.cwd()
-    return bundle_tables(config.bundles, base, Path(default).absolute() if default else None)
+    return bundle_tables(config.bundles, _base(config), Path(default).absolute() if default else None)
+
+
+def _base(config: Config) -> Path:
+    """Return the directory that relative paths of the bundles begin at."""
+    return config.file.parent.absolute() if config.file else Path.cwd()
 
 
 def _follower(start: Start, service: Service, table: BundleTable) -> Follower:
     if not is_memory(table.root):
         log.error("files are on a disk, where removed ones can be recovered", directory=str(table.root))
-    outputs: list[Output] = []
-    return Follower(table, service, outputs, start.clock)
+    return Follower(table, service, outputs_of(start.config, table, start.clock), start.clock)
+
+
+def outputs_of(config: Config, table: BundleTable, clock: Clock) -> list[Output]:
+    """Return what a bundle is written to beside files; raise `InputError`."""
+    if table.kv is None:
+        return []
+    from broker.compose.kv import kv_output  # loads a Vault library, which no other bundle needs
+
+    return [kv_output(table.kv, table.name, table.root, _base(config), clock)]
 
 
 def _once(followers: Sequence[Follower]) -> int:

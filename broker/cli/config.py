@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from broker.cli.agent import tables_of
+from broker.cli.agent import outputs_of, tables_of
 from broker.cli.noun import Noun
 from broker.cli.output import note, show_table, wants_json, wrote_json
 from broker.cli.start import Start
@@ -90,7 +90,8 @@ def check(start: Start) -> None:
     ]
     if named or logins:
         raise _not_all(named, logins)
-    tables_of(config)
+    for table in tables_of(config):
+        outputs_of(config, table, start.clock)
     warning = start.broker.planning.waits(start.clock()) if config.windows or config.freezes else ""
     if config["mail.smtp.host"] or config["mail.imap.host"]:
         start.broker.mail.require_usable()

@@ -9,7 +9,7 @@ from functools import cached_property
 from math import ceil
 from typing import Final
 
-from broker.errors import ConflictError, DeniedError, InputError, UnknownNameError
+from broker.errors import BrokerError, ConflictError, DeniedError, InputError, UnknownNameError
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
@@ -31,7 +31,7 @@ class Kept:
 
 
 class KvPlace:
-    """The path `place`, which begins with its mount. Nothing is asked before the first call."""
+    """The path `place`, which begins with its mount. Nothing is asked before the first call. Raise `InputError`."""
 
     def __init__(self, vault: Connection, place: str) -> None:
         if not _PATH.fullmatch(place) or {".", ".."} & set(place.split("/")):
@@ -62,15 +62,15 @@ class KvPlace:
             self._vault.call("POST", self._at("metadata"), {**bounds, "custom_metadata": {MARK: name}})
 
     def write(self, contents: Mapping[str, Secret[str]], replacing: int) -> None:
-        """Store `contents` as the version after `replacing`; raise `ConflictError` if another one is the newest."""
+        """Store `contents` as the version after `replacing`; raise if another one is the newest."""
         with self._asking():
             body = {"data": dict(contents), "options": {"cas": replacing}}
             try:
                 self._vault.call("POST", self._at("data"), body)
             except ConflictError:
                 if self._read(replacing + 1) != contents:  # else the answer was lost, and it was sent twice
-                    message = f"{self.where} was changed meanwhile; nothing was overwritten"
-                    raise ConflictError(message, hint="does another program write there?") from None
+                    hint = f"see who writes there: bao kv metadata get {self._place}"
+                    raise ConflictError("it was changed meanwhile; nothing was overwritten", hint=hint) from None
 
     def destroy(self, version: int) -> None:
         """Destroy the data of `version`. Success is read back."""
@@ -118,10 +118,9 @@ class KvPlace:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Raise errors that are about this path, and about no right of the broker's consumer."""
+        """Raise `InputError` for every error: it is about this path, and about no right of the consumer."""
         try:
             yield
-        except (DeniedError, InputError) as error:
+        except BrokerError as error:
             is_rights = isinstance(error, DeniedError | UnknownNameError | UnmountedError)
-            hint = _HINT if is_rights else error.hint
-            raise InputError(f"{self.where}: {error.message}", hint=hint) from None
+            raise InputError(f"{self._place}: {error.message}", hint=_HINT if is_rights else error.hint) from None

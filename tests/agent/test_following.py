@@ -21,7 +21,7 @@ from broker.agent.tables import BundleTable, Hook, OnStale
 from broker.delivery.formats import FileFormat
 from broker.delivery.restoring import whole
 from broker.delivery.root import Root
-from broker.errors import DeniedError, RefusedError, VaultUnavailableError
+from broker.errors import BrokerError, DeniedError, InputError, RefusedError, VaultUnavailableError
 from broker.fetching.service import Application, Service
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.clock import Clock, system_clock
@@ -51,16 +51,21 @@ class Broker(Source):
 
 @dataclass
 class Shelf:
-    """An output beside the files."""
+    """An output beside the files, which can be broken."""
 
     written: list[int] = field(default_factory=list)
     removed: int = 0
+    broken: BrokerError | None = None
 
     def write(self, bundle: Bundle) -> None:
+        if self.broken:
+            raise self.broken
         self.written.append(bundle.generation)
 
     def remove(self) -> None:
         self.removed += 1
+        if self.broken:
+            raise self.broken
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +143,42 @@ def test_a_rotation_reaches_every_output(root: Path, tmp_path: Path) -> None:
         until(lambda: shelf.written == [1, 2])
         assert link(root) == "gen-000002"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_output_stops_nothing(root: Path, tmp_path: Path) -> None:
+    """The files follow, the hook runs, the lease goes on; and it is tried again until it works."""
+    source, shelf = Broker(), Shelf(broken=InputError("the other Vault is away"))
+    hook = Hook(command=("sh", "-c", f"echo $BROKER_GENERATION >> {tmp_path / 'ran'}"))
+    with running(source, root, shelf, hook=hook) as one:
+        stands(one, Condition.UNWRITABLE)
+        source.rotate()
+        until(lambda: link(root) == "gen-000002")
+        until(lambda: (tmp_path / "ran").read_text().endswith("2\n"))
+        assert (one.standing.condition, one.standing.message) == (Condition.UNWRITABLE, "the other Vault is away")
+        assert not source.returned
+        shelf.broken = None
+        stands(one, Condition.OK)
+        assert shelf.written[-1] == 2
+        shelf.broken = InputError("away again")
+    assert not root.exists()
+    assert source.returned == ["lease-1", "lease-2"], "it was revoked nevertheless"
+
+
+def test_other_outputs_end_with_the_lease(root: Path) -> None:
+    """Though the files stay for a while."""
+    source, shelf = Broker(term=timedelta(seconds=0.3)), Shelf()
+    with running(source, root, shelf, max_stale=LONG) as one:
+        stands(one, Condition.OK)
+        source.errors = [VaultUnavailableError("away")] * 100_000
+        before = shelf.removed
+        stands(one, Condition.STALE)
+        until(lambda: shelf.removed > before)
+        assert whole(root)
+        source.term = LONG
+        source.errors.clear()
+        before = len(shelf.written)
+        stands(one, Condition.OK)
+        assert len(shelf.written) > before
 
 
 @pytest.mark.parametrize("broken", ["wait", "poll"])

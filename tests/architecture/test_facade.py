@@ -35,6 +35,7 @@ INIT = ("broker.embedded.server.find_binary", "broker.vault.settings.VaultSettin
 DOORS = {
     ("broker/compose/scheduling.py", "broker.compose.daemon"),  # a scheduler that stays: APScheduler and listeners
     ("broker/compose/sweeping.py", "broker.telemetry.exposition"),  # only for a scrape
+    ("broker/cli/agent.py", "broker.compose.kv"),  # only for [bundles.kv]: a Vault library, of an extra
     ("broker/cli/start.py", "broker.compose.graph"),
     ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted: structlog is an extra
     ("broker/delivery/formats.py", "broker.pki"),  # only for a key store: cryptography takes 70 ms

@@ -18,13 +18,16 @@ from pathlib import Path
 import pytest
 
 from broker.agent.probe import probe
+from broker.embedded.up import Embedded
 from broker.issuing.grant import Renewed
 from broker.model.lease import Caller, Lease
 from broker.model.secret import Secret
+from broker.vault.connection import Connection
 from tests.fetching.test_service import served
 from tests.service.test_app import Bundles
 from tests.support.accounts import PLANTED
 from tests.support.sources import ROOT
+from tests.support.vault import token_of
 
 pytestmark = pytest.mark.slow
 
@@ -164,3 +167,33 @@ def test_once_leaves_files_and_lease(host: Host) -> None:
     assert marks.read_text() == "x\n", "one generation, one hook"
     assert len(host.bundles.wanted) == 1
     assert (host.directory / "current/tls.key").exists()
+
+
+def test_a_bundle_is_kept_in_another_vault(host: Host, vault_server: tuple[Embedded, Connection]) -> None:
+    """From the configuration to the path, over a kill, until the stop."""
+    _, admin = vault_server
+    admin.call("POST", "sys/mounts/agents", {"type": "kv", "options": {"version": "2"}})
+    rights = 'path "agents/*" { capabilities = ["create", "read", "update", "delete", "list"] }'
+    admin.call("POST", "sys/policies/acl/agents", {"policy": rights})
+    (host.home / "kv-token").write_text(token_of(admin, policies=["agents"]).reveal())
+    (host.home / "kv-token").chmod(0o600)
+    address, login = admin.settings.address, '[bundles.kv.login]\nmethod = "token"\nfile = "kv-token"'
+    host.configure("[bundles.kv]", f'address = "{address}"', 'path = "agents/fleet"', login)
+    place = Connection(replace(admin.settings, mount="agents"), admin.tokens)
+
+    try:
+        process = host.start()
+        host.hears("READY=1")
+        while not (stored := place.read_or_none("fleet")) or "password" not in stored.data:
+            time.sleep(0.01)
+        assert stored.data["password"] == PLANTED
+        process.kill()
+        process.communicate()
+        process = host.start()
+        host.hears("READY=1")
+        said = ended(process)
+        assert not place.versions("fleet")
+        assert not place.list("")
+        assert PLANTED not in said
+    finally:
+        admin.call("DELETE", "sys/mounts/agents")
