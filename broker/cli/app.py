@@ -39,12 +39,19 @@ def add(start: Start, application: tuple[AccountName, str], client_id: str) -> N
 @application_argument
 @click.option("--client-id", required=True, help="The partner's id for it.")
 def set_(start: Start, application: tuple[AccountName, str], client_id: str) -> None:
-    """Set the client_id of an application."""
+    """Set the client_id of an application. If a generation is current, another one than now makes a candidate.
+
+    Consumers keep the old client_id until the candidate is promoted, and a roll-back brings it back. The first one of
+    an application is used immediately.
+    """
     account, name = application
     done = start.broker.registry.set_application(account, name, _checked(client_id))
-    message = f"application {account}/{name} has client_id {client_id}"
-    show_done(message, changed=done.changed, account=account, application=name, client_id=client_id)
-    _warn(done.account, done.account.application(name))
+    using = next((g.number for g in done.account.candidates if g.parts.client_ids.get(name) == client_id), None)
+    message = f"application {account}/{name} {'gets' if using else 'has'} client_id {client_id}"
+    show_done(message, changed=done.changed, account=account, application=name, client_id=client_id, candidate=using)
+    if using and done.changed:
+        note(f"candidate {using} uses it; next: broker rotation promote {account}")
+    _warn(done.account, Application(name, client_id))
 
 
 @command.verb("list", example="broker app list acme -o json")

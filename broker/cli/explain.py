@@ -11,6 +11,7 @@ from broker.model.changes.moving import generation_to_try
 from broker.model.fingerprint import format_fingerprint
 from broker.model.names import AccountName
 from broker.model.role import Role
+from broker.model.stage import Stage
 from broker.partners.request import as_curl, as_http, recipe
 
 
@@ -31,6 +32,7 @@ def command(start: Start, account: AccountName, generation: int) -> None:
     made = recipe(found.base_url, profile.authentication, probe.method, probe.path, tuple(probe.query.items()))
     http, curl = as_http(made, profile.authentication), as_curl(made, profile.authentication)
     server_ca = found.ca_set(parts.trust).fingerprints
+    changes = sorted(chosen.parts.names) if chosen.stage is Stage.CANDIDATE else []
     answers = [{"at": t.at, "verdict": t.verdict} for t in found.tries if t.generation == chosen.number]
     shown = {"subject": certificate.subject, "issuer": certificate.issuer, "serial": certificate.serial}
     dates = {"not_before": certificate.not_before, "not_after": certificate.not_after}
@@ -38,6 +40,7 @@ def command(start: Start, account: AccountName, generation: int) -> None:
         {
             "account": account,
             "generation": chosen.number,
+            "changes": changes,
             "certificate": shown | dates | {"fingerprint": certificate.ref},
             "server_ca": server_ca,
             "answers": answers,
@@ -55,6 +58,8 @@ def command(start: Start, account: AccountName, generation: int) -> None:
         [f"{name}: {value}" for name, value in shown.items()],
     )
     _show("CAs that verify the server", [f"SHA-256 {format_fingerprint(ca)}" for ca in server_ca])
+    if changes:
+        _show("Changes", [", ".join(changes)])
     _show("Expected answer", [f"{', '.join(map(str, sorted(probe.expect)))}, {profile.media_type}"])
     _show("Refusals of this partner", list(map(str, profile.refusals)) or ["none known"])
     _show("Answers so far", [f"{a['at']:%F %TZ}  {a['verdict'] or 'never answered'}" for a in answers] or ["none"])

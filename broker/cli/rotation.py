@@ -136,8 +136,9 @@ def canary(start: Start, account: AccountName, generation: int, force: bool, rea
 def promote(start: Start, account: AccountName, generation: tuple[int, ...], force: bool, reason: str) -> None:
     """Try a candidate at the partner, and make it current if the partner accepts it.
 
-    A candidate has the parts that it changes: a certificate, a password. Two that the partner reissued together are
-    joined by naming both, and tried as one. A generation that a roll-back displaced is promoted again by its number.
+    A candidate has the parts that it changes: a certificate, a password, a client_id. Two that the partner reissued
+    together are joined by naming both, and tried as one. A generation that a roll-back displaced is promoted again by
+    its number.
 
     A promotion always includes a canary. --force ignores an earlier rejected login or quota, and takes a certificate
     that ends before the current one.
@@ -164,8 +165,8 @@ def promote(start: Start, account: AccountName, generation: tuple[int, ...], for
 def rollback(start: Start, account: AccountName, generation: int, force: bool, reason: str) -> None:
     """Make the previous generation current again. The displaced one is kept, and promoted again only by number.
 
-    If the password or the server's CAs have changed since, the old certificate is used with the new ones. It is tried
-    first; --force rolls back without a try.
+    It brings back certificate and client_ids; if the password or the server's CAs have changed since, the new ones are
+    used with them. The set is tried first; --force rolls back without a try.
     """
     forced = the_reason(force, reason)
     step("asking the partner")

@@ -211,7 +211,7 @@ def bundle_of(account: Account, lease: Lease, hidden: SetSecrets, authentication
         application=lease.application,
         generation=lease.generation,
         base_url=account.base_url,
-        client_id=account.application(lease.application).client_id,
+        client_id=parts.client_ids.get(lease.application, account.application(lease.application).client_id),
         login=account.login,
         secrets=hidden.secrets,
         key=hidden.key,

@@ -8,7 +8,7 @@ delays them but loses none. Keys and secrets are stored beside it, numbered and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Self, TypeVar
@@ -32,6 +32,7 @@ from broker.model.generation import (
     SigningRequest,
     Snooze,
     Try,
+    replaced_ids,
     secret_refs,
 )
 from broker.model.names import AccountName, guess
@@ -172,6 +173,16 @@ class Account:
             hint=first or f"broker app add {self.name}/APPLICATION --client-id ID",
         )
 
+    @property
+    def client_ids(self) -> dict[str, str]:
+        """The client_ids that consumers are given, by application."""
+        return {a.name: a.client_id for a in self.applications if a.client_id}
+
+    def asked_with(self, parts: Parts) -> tuple[Application, ...]:
+        """Return the applications whose client_ids are sent with a canary of `parts`: those with another one there."""
+        changed = replaced_ids(self.client_ids, parts.client_ids)
+        return tuple(Application(n, parts.client_ids[n]) for n in changed) or (self.canary_application,)
+
     def kept(self) -> Self:
         """Return the account itself; raise `RefusedError` if it was removed."""
         if self.removed:
@@ -200,8 +211,8 @@ class Account:
 
     def sharing(self, application: Application) -> tuple[str, ...]:
         """Return the other applications with the client_id of `application`."""
-        client_id = application.client_id
-        return tuple(a.name for a in self.applications if client_id and a.client_id == client_id and a != application)
+        known, client_id = self.client_ids, application.client_id
+        return tuple(name for name in known if client_id == known[name] and name != application.name)
 
     def application(self, name: str) -> Application:
         """Return the application called `name`; raise `UnknownNameError`."""
@@ -221,6 +232,12 @@ class Account:
         if self.current is None or (generation.parts.complete and generation.stage is not Stage.CANDIDATE):
             return generation.parts
         return generation.parts.over(self.current.parts)
+
+    def brought_back(self, generation: Generation) -> Parts:
+        """Return the parts that a roll-back to `generation` brings: its certificate, and client_ids other than now."""
+        known = generation.parts.client_ids
+        ids = {name: known[name] for name in replaced_ids(self.client_ids, known)}
+        return replace(generation.parts.certified, client_ids=ids)
 
     def reuses_certificate(self, candidate: Generation) -> bool:
         """Return whether `candidate` has a certificate that is or was current: it is promoted only by its number."""
@@ -325,7 +342,12 @@ def _dangling(account: Account) -> Iterable[str]:
         if (parts.certificate and parts.certificate not in certificates) or not named <= ca_sets:
             yield f"generation {generation.number} refers to a missing part"
         whole = account.parts_of(generation) if generation.stage is Stage.CANDIDATE else parts
-        if not whole.complete and (generation.stage is Stage.CANDIDATE or generation.stage.deliverable):
+        living = generation.stage is Stage.CANDIDATE or generation.stage.deliverable
+        if not whole.complete and living:
             yield f"generation {generation.number} is not complete"
+        if living and not parts.client_ids.keys() <= account.client_ids.keys():
+            yield f"generation {generation.number} has a client_id of an application that has none"
+    if account.current and replaced_ids(account.client_ids, account.current.parts.client_ids):
+        yield "its applications have other client_ids than its current generation"
     if not {account.issuing, account.trust} - {None} <= ca_sets:
         yield "a pin refers to missing CAs"

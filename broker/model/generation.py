@@ -35,6 +35,11 @@ class Application:
     rejected_at: datetime | None = None  # the partner refused this client_id; cleared when it is set again
 
 
+def replaced_ids(now: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the client_ids `now`, by application, that `new` replaces."""
+    return {name: client_id for name, client_id in now.items() if new.get(name, client_id) != client_id}
+
+
 class Closed(Enum):
     """Why a signing request was closed."""
 
@@ -84,8 +89,10 @@ class SigningRequest:
 class Parts:
     """References to the parts of a set; in a candidate to those that it changes, with the others empty.
 
-    Key, certificate and issuing CA are one part, "certificate": they change together. So is each named secret, and the
-    CAs we verify the partner's server by.
+    Key, certificate and issuing CA are one part, "certificate": they change together. So is each named secret, the
+    client_id of each application, and the CAs we verify the partner's server by.
+
+    A set that is or was current has the client_ids that a change replaced; all others are those of the applications.
     """
 
     key: KeyRef = KeyRef("")  # a str
@@ -93,12 +100,14 @@ class Parts:
     issuing: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs the certificate chains to
     secrets: Mapping[str, int] = field(default_factory=dict)  # the number of each, by name
     trust: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs we verify the partner's server by
+    client_ids: Mapping[str, str] = field(default_factory=dict)  # by application
 
     @property
     def names(self) -> frozenset[str]:
         """The names of the parts that are not empty."""
         found = {"certificate": self.certificate, "trust": self.trust}
-        return frozenset(name for name, ref in found.items() if ref) | {f"secret {name}" for name in self.secrets}
+        secrets, ids = (f"secret {name}" for name in self.secrets), (f"client_id {name}" for name in self.client_ids)
+        return frozenset((*(name for name, ref in found.items() if ref), *secrets, *ids))
 
     @property
     def complete(self) -> bool:
@@ -118,14 +127,20 @@ class Parts:
     def over(self, base: Parts) -> Parts:
         """Return `base` with these parts in place of its own."""
         certified = self if self.certificate else base
-        secrets = {**base.secrets, **self.secrets}
-        return replace(certified.certified, secrets=secrets, trust=self.trust or base.trust)
+        secrets, ids = {**base.secrets, **self.secrets}, {**base.client_ids, **self.client_ids}
+        return replace(certified.certified, secrets=secrets, trust=self.trust or base.trust, client_ids=ids)
 
     def beyond(self, base: Parts) -> Parts:
         """Return those of these parts that differ from `base`."""
         certified = self.certified if self.certificate != base.certificate else Parts()
         secrets = {name: number for name, number in self.secrets.items() if base.secrets.get(name) != number}
-        return replace(certified, secrets=secrets, trust=self.trust if self.trust != base.trust else CaSetRef(""))
+        ids = {name: client_id for name, client_id in self.client_ids.items() if base.client_ids.get(name) != client_id}
+        trust = self.trust if self.trust != base.trust else CaSetRef("")
+        return replace(certified, secrets=secrets, trust=trust, client_ids=ids)
+
+    def without_client_id(self, application: str) -> Parts:
+        """Return these parts without the client_id of `application`."""
+        return replace(self, client_ids={n: i for n, i in self.client_ids.items() if n != application})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from typing import Any, Final
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Entry, Fact
-from broker.model.generation import Closed, Parts, PromotionMode, RenewalMode
+from broker.model.generation import Closed, Parts, PromotionMode, RenewalMode, replaced_ids
 from broker.model.stage import MOVES, Move, Stage
 
 _ACCEPTED: Final = "ok"  # the verdict on a canary that the partner answered
 _SECRET: Final = "secret:"  # noqa: S105  # before the name of a secret that is not the password
+_CLIENT_ID: Final = "client_id:"  # before the name of an application
 _REFS: Final = ("key", "certificate", "issuing", "trust")  # of `Parts`
 IDENTITY: Final = ("profile", "environment", "login", "base_url")
 
@@ -177,7 +178,7 @@ class _Replay:
             case Event.APPLICATION_SET:
                 found.applications[str(facts["application"])] = str(facts["client_id"])
             case Event.APPLICATION_REMOVED:
-                found.applications.pop(str(facts["application"]), None)
+                self._remove_application(str(facts["application"]))
             case Event.PASSWORD_ROTATION:
                 over = facts["step"] in ("dead", "aborted")
                 found.rotation = () if over else (*found.rotation, str(facts["step"]))
@@ -210,6 +211,12 @@ class _Replay:
                 found.holders.setdefault(int(facts["request"]), set()).add(str(facts["holder"]))
             case Event.COPY_GONE:
                 self._remove_holder(int(facts["request"]), str(facts["holder"]))
+
+    def _remove_application(self, name: str) -> None:
+        self.found.applications.pop(name, None)
+        for number, stage in self.found.stages.items():
+            if stage.deliverable:
+                self.found.parts[number] = self.found.parts[number].without_client_id(name)
 
     def _remove_holder(self, number: int, holder: str) -> None:
         self.found.holders[number].remove(holder)
@@ -253,6 +260,17 @@ class _Replay:
                 self.held.add(found.current)
             found.stages[found.current] = row.displaced
         found.stages[number] = row.end
+        if row.end is Stage.CURRENT:
+            self._give_client_ids(found.parts[number].client_ids)
+
+    def _give_client_ids(self, new: Mapping[str, str]) -> None:
+        """Give applications the client_ids of the set that became current; those before it keep what it replaces."""
+        found = self.found
+        replaced = replaced_ids({name: now for name, now in found.applications.items() if now}, new)
+        found.applications |= {name: new[name] for name in replaced}
+        for number, stage in found.stages.items():
+            if stage is Stage.PREVIOUS:
+                found.parts[number] = found.parts[number].over(Parts(client_ids=replaced))
 
     def _arrived(self, number: int, move: Move, facts: Mapping[str, Fact]) -> Parts:
         """Return the parts with which generation `number` became current."""
@@ -290,10 +308,12 @@ def parts_facts(parts: Parts) -> dict[str, Fact]:
     """Return the parts that are not empty, as facts of an entry."""
     facts: dict[str, Fact] = {name: getattr(parts, name) for name in _REFS}
     secrets = {name if name == PASSWORD else _SECRET + name: number for name, number in parts.secrets.items()}
-    return {name: value for name, value in facts.items() if value} | secrets
+    ids = {_CLIENT_ID + name: client_id for name, client_id in parts.client_ids.items()}
+    return {name: value for name, value in facts.items() if value} | secrets | ids
 
 
 def _parts(facts: Mapping[str, Fact]) -> Parts:
     refs: dict[str, Any] = {name: facts.get(name, "") for name in _REFS}
     secrets = {n.removeprefix(_SECRET): int(v) for n, v in facts.items() if n == PASSWORD or n.startswith(_SECRET)}
-    return Parts(secrets=secrets, **refs)
+    ids = {n.removeprefix(_CLIENT_ID): str(value) for n, value in facts.items() if n.startswith(_CLIENT_ID)}
+    return Parts(secrets=secrets, client_ids=ids, **refs)

@@ -177,9 +177,11 @@ def _refused(account: Account, generation: Generation) -> Iterator[Todo]:
     """Yield the remedy if the partner's last answer refused this very set."""
     made, verdict = last_answer(account, generation) or (None, Verdict.OK)
     if made and verdict.refuses:
-        rejected = next((a.name for a in account.applications if a.rejected_at), "APPLICATION")
+        changed = generation.parts.client_ids if generation.stage is Stage.CANDIDATE else ()
+        rejected = [*changed, *(a.name for a in account.applications if a.rejected_at), "APPLICATION"][0]
         message = f"on {made.at:%F %TZ} the partner's answer to generation {generation.number} was {verdict.value}"
-        verb = "promote" if generation.stage is Stage.CANDIDATE else "canary"
+        changes = generation.stage is Stage.CANDIDATE or verdict is Verdict.CLIENT_REJECTED  # its remedy adds one
+        verb = "promote" if changes else "canary"
         hint = f"{verdict.remedy(account.name, rejected)}; then: broker rotation {verb} {account.name}"
         yield Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint)
 

@@ -164,8 +164,9 @@ def _unclaimed(account: Account, client_ids: Sequence[str]) -> Iterator[Finding]
     """Yield each client_id in the reply that no application has, and the commands that set it."""
     lacking = [a for a in account.applications if not a.client_id]
     stored = "".join(f"; {account.name}/{a.name} has {a.client_id or 'none'}" for a in account.applications)
+    known = {*account.client_ids.values(), *(i for c in account.candidates for i in c.parts.client_ids.values())}
     for client_id in client_ids:
-        if any(a.client_id == client_id for a in account.applications):
+        if client_id in known:
             continue
         message = f"the reply names the client_id {client_id}, which no application has{stored}"
         ways = [_set_command(account, a.name, client_id) for a in lacking or account.applications]

@@ -139,14 +139,14 @@ class Rotation(Requests):
             seen = self.seen(name)
             current = seen.current
             wanted = seen.generation(number) if number else generation_to_try(seen)
-            if current and wanted.stage.deliverable and wanted.parts.certified == current.parts.certified:
+            if current and wanted.stage.deliverable and seen.brought_back(wanted) == current.parts.certified:
                 return Promotion(name, current.number, changed=False)
             require_move(seen, wanted, Move.PROMOTE)
             _refuse_earlier_end(seen, wanted, reason)
             return self._made_current(seen, wanted, Move.PROMOTE, reason)
 
     def roll_back(self, name: AccountName, number: int = 0, *, untried_because: str = "") -> Promotion:
-        """Bring the certificate of previous generation `number` back over the newest proven secrets and CAs.
+        """Bring certificate and client_ids of previous generation `number` back over the newest proven secrets and CAs.
 
         0 is the one that the current one displaced. If secrets or CAs changed since, this makes a new generation. It is
         tried first, unless a person gives a reason not to. The displaced generation becomes previous, and is promoted
@@ -155,7 +155,7 @@ class Rotation(Requests):
         with self.settling(name):
             seen = self.seen(name)
             wanted, current = (seen.generation(number) if number else None), seen.current
-            back = current and (wanted is None or wanted.parts.certified == current.parts.certified)
+            back = current and (wanted is None or seen.brought_back(wanted) == current.parts.certified)
             if current and (wanted is current or (back and any(map(seen.rolled_back, seen.generations)))):
                 return Promotion(name, current.number, changed=False)
             return self._made_current(seen, wanted or displaced_generation(seen), Move.ROLL_BACK, untried_because)

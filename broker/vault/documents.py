@@ -146,6 +146,10 @@ def _parts(old: Document) -> Document:
     return _without(old, "password") | {"secrets": {"password": old["password"]}}
 
 
+def _with_client_ids(old: Document) -> Document:
+    return {**old, "parts": {**old["parts"], "client_ids": {}}}
+
+
 def _generation(old: Document, whole: Mapping[int, Document]) -> dict[str, Any]:
     """Upgrade a generation. A held candidate was current, or joined to one that was: it becomes previous."""
     stage, parts = old["stage"], whole[old["number"]]
@@ -179,7 +183,7 @@ def _orders(generations: list[Document]) -> dict[int, int]:
 
 def _two_to_three(document: Document) -> Document:
     """Schema 3: an account has the decisions of people about its renewal, and their steps of a password rotation; a
-    request has the reason of a refusal, and says whether others know its key.
+    request has the reason of a refusal, and says whether others know its key; a set has client_ids.
     """
     value = document["value"]
     if isinstance(value, Mapping) and "generations" in value:
@@ -187,6 +191,7 @@ def _two_to_three(document: Document) -> Document:
         requests = [{**request, **new} for request in value["requests"]]
         value = {**value, "requests": requests, "renewal": "auto", "promotion": "manual", "snoozed": None}
         value |= {"submit_via": "", "language": "", "password_rotation": None}
+        value |= {field: [_with_client_ids(one) for one in value[field]] for field in ("generations", "tries")}
     return {"schema": 3, "value": value}
 
 

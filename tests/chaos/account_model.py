@@ -26,13 +26,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A set, or what a candidate changes of one: a certificate, a password, or both; 0 is no change."""
+    """A set, or what a candidate changes of one: a certificate, a password, client_ids; 0 is no change."""
 
     number: int
     key: int  # the number of the request that its certificate answers
     password: int
     stage: str = "candidate"
     order: int = 0  # of its last move
+    ids: frozenset[tuple[str, str]] = frozenset()  # name, client_id: those that differ, or did
+
+    def without(self, name: str) -> Generation:
+        return replace(self, ids=frozenset(one for one in self.ids if one[0] != name))
 
     @property
     def living(self) -> bool:
@@ -110,7 +114,14 @@ class State:
         is_whole = generation.stage != "candidate" and generation.key and generation.password
         if is_whole or current is None:
             return generation
-        return replace(generation, key=generation.key or current.key, password=generation.password or current.password)
+        ids = frozenset({**dict(current.ids), **dict(generation.ids)}.items())
+        password = generation.password or current.password
+        return replace(generation, key=generation.key or current.key, password=password, ids=ids)
+
+    def brings(self, number: int) -> tuple[int, frozenset[tuple[str, str]]]:
+        """Return the key of a generation, and its client_ids that are other than now."""
+        generation = self.generation(number)
+        return generation.key, frozenset(one for one in generation.ids if self.client_id(one[0]) != one[1])
 
     def rolled_back(self, generation: Generation) -> bool:
         return bool(generation.stage == "previous" and self.current and generation.order > self.current.order)
@@ -128,9 +139,40 @@ class State:
             place = order if move == "promote" else order + 2
             after = after._put(replace(self.current, stage="previous", order=place))
         after = after._put(replace(generation, stage=stage, order=order + 1))
+        after = after._given(generation) if move else after
         for overtaken in self._overtaken(self.generation(number), stage, move):
             after = after.staged(overtaken, "rejected")
         return after
+
+    def _given(self, arrived: Generation) -> State:
+        """Give the applications the client_ids of what became current; sets before it keep those they had."""
+        after = self
+        for name, client_id in self.brings(arrived.number)[1]:
+            now = (name, self.client_id(name) or "")
+            after = after.with_application(name, client_id)
+            for other in after.generations:
+                if other.stage == "previous" and name not in dict(other.ids):
+                    after = after._put(replace(other, ids=other.ids | {now}))
+        return after
+
+    def withdrawn(self, name: str) -> State:
+        """Reject candidates that change the client_id of `name`; what else they change goes on in new ones."""
+        after = self
+        for candidate in self.candidates():
+            rest = candidate.without(name)
+            if rest != candidate:
+                after = after.staged(candidate.number, "rejected")
+                after = (
+                    after.born(rest.key, rest.password, rest.ids) if rest.key or rest.password or rest.ids else after
+                )
+        return after
+
+    def removed(self, name: str) -> State:
+        after = self.withdrawn(name)
+        for generation in after.generations:
+            if generation.stage in ("current", "previous"):
+                after = after._put(generation.without(name))
+        return replace(after, applications=frozenset(a for a in after.applications if a[0] != name))
 
     def _overtaken(self, generation: Generation, stage: str, move: str) -> list[int]:
         others = [c for c in self.candidates() if c.number != generation.number]
@@ -141,7 +183,12 @@ class State:
         return [
             c.number
             for c in others
-            if c.number < generation.number and ((c.key and generation.key) or (c.password and generation.password))
+            if c.number < generation.number
+            and (
+                (c.key and generation.key)
+                or (c.password and generation.password)
+                or dict(c.ids).keys() & dict(generation.ids).keys()
+            )
         ]
 
     def compromised(self) -> State:
@@ -165,9 +212,9 @@ class State:
         old, done = self.rotation
         return replace(self, rotation=(old, (done - set(PASSWORD_STEPS[2:5]) if step == "stored" else done) | {step}))
 
-    def born(self, key: int, password: int) -> State:
+    def born(self, key: int, password: int, ids: frozenset[tuple[str, str]] = frozenset()) -> State:
         number = len(self.generations) + 1
-        return self._put(Generation(number, key, password, "candidate", self.next_order))
+        return self._put(Generation(number, key, password, "candidate", self.next_order, ids))
 
     def _put(self, generation: Generation) -> State:
         return replace(self, generations=_placed(self.generations, generation))
@@ -223,7 +270,8 @@ def _generations(stored: Collection[Mapping[str, Any]], answered: Collection[int
     certificates = dict(zip(dict.fromkeys(_certificate(g) for g in stored if _certificate(g)), answered, strict=True))
     for g in stored:
         password = g["parts"]["secrets"].get("password", 0)
-        yield Generation(g["number"], certificates.get(_certificate(g), 0), password, g["stage"], g["order"])
+        ids = frozenset(g["parts"]["client_ids"].items())
+        yield Generation(g["number"], certificates.get(_certificate(g), 0), password, g["stage"], g["order"], ids)
 
 
 def _certificate(generation: Mapping[str, Any]) -> str:

@@ -51,7 +51,22 @@ def _app_set(op: Operation, state: State, _: Phase) -> Steps:
     if state.client_id(name) is None:
         yield from ends(op.failed(USAGE, name), state)
     elif op.code == OK:
-        yield state.with_application(name, op.arguments["client_id"]), DONE
+        yield _with_client_id(state, name, op.arguments["client_id"]), DONE
+
+
+def _with_client_id(state: State, name: str, wanted: str) -> State:
+    """Set it, or make a candidate with it if consumers are given another."""
+    if not state.current or state.client_id(name) in ("", wanted):
+        return state.withdrawn(name).with_application(name, wanted)
+    waiting = next((c for c in reversed(state.candidates()) if name in dict(c.ids)), None)
+    if waiting is None:
+        return state.born(0, 0, frozenset({(name, wanted)}))
+    ids = waiting.without(name).ids | {(name, wanted)}
+    return state if ids == waiting.ids else state.staged(waiting.number, "rejected").born(*_part(waiting), ids)
+
+
+def _part(generation: Generation) -> tuple[int, int]:
+    return generation.key, generation.password
 
 
 def _account_set(op: Operation, state: State, _: Phase) -> Steps:
@@ -72,7 +87,7 @@ def _app_remove(op: Operation, state: State, _: Phase) -> Steps:
     if state.client_id(name) is None:
         yield from ends(op.failed(USAGE, name), state)
     elif op.code == OK:
-        yield replace(state, applications=frozenset(a for a in state.applications if a[0] != name)), DONE
+        yield state.removed(name), DONE
 
 
 def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
@@ -85,11 +100,18 @@ def _sending(op: Operation, state: State, number: int, then: Phase) -> Steps:
         yield replace(state, flying=True), then
 
 
-def _answered(op: Operation, state: State, sent: int, then: Phase) -> Steps:
-    """Take the partner's answer to the password that was sent; `then` follows a good one."""
-    landed = replace(state, flying=False)
-    if sent in state.good:
-        yield landed.noted("tried", sent), then
+def _sent(state: State, made: Made) -> tuple[int, bool]:
+    """Return the password of a try, and whether it sends client_ids other than now: the partner knows none of them."""
+    return made[1], any(state.client_id(name) != client_id for name, client_id in made[2])
+
+
+def _answered(op: Operation, state: State, sent: tuple[int, bool], then: Phase) -> Steps:
+    """Take the partner's answer to the password and client_ids that were sent; `then` follows a good one."""
+    landed, (password, unknown) = replace(state, flying=False), sent
+    if password in state.good and not unknown:
+        yield landed.noted("tried", password), then
+    elif password in state.good:
+        yield from ends(op.failed(REFUSED, "client_rejected"), landed)
     elif op.failed(REFUSED, "login_rejected"):
         yield replace(landed, breaker=True), DONE
 
@@ -100,19 +122,22 @@ def _canary(op: Operation, state: State, phase: Phase) -> Steps:
         case ("start",):
             yield state, ("try", number, _made_of(state, number))
         case ("try", number, made):
-            yield from _trying(op, state, number, made, ("sent", made[1]))
-        case ("sent", password):
-            yield from _answered(op, state, password, ("answered",))
+            yield from _trying(op, state, number, made, ("sent", _sent(state, made)))
+        case ("sent", sent):
+            yield from _answered(op, state, sent, ("answered",))
         case _:
             yield from ends(op.came_to(number), state)
 
 
-def _made_of(state: State, number: int) -> tuple[int, int]:
+Made = tuple[int, int, frozenset[tuple[str, str]]]  # key, password, client_ids
+
+
+def _made_of(state: State, number: int) -> Made:
     whole = state.whole(number)
-    return whole.key, whole.password
+    return whole.key, whole.password, whole.ids
 
 
-def _trying(op: Operation, state: State, number: int, made: tuple[int, int], then: Phase) -> Steps:
+def _trying(op: Operation, state: State, number: int, made: Made, then: Phase) -> Steps:
     """Reserve a try of the set that was read; refused if the generation makes another one by now."""
     allowed = state.generation(number).living and not state.breaker and not state.flying
     if allowed and _made_of(state, number) != made:
@@ -136,7 +161,7 @@ def _choosing(op: Operation, state: State) -> Steps:
         yield from ends(op.came_to(current.number), state)
     elif not chosen:
         yield from ends(op.failed(REFUSED, "no candidate"), state)
-    elif current and state.generation(chosen).stage == "previous" and state.generation(chosen).key == current.key:
+    elif current and state.generation(chosen).stage == "previous" and _brings_nothing(state, chosen):
         yield from ends(op.came_to(current.number), state)
     elif current and 0 < state.generation(chosen).key < current.key and op.failed(REFUSED, "before the current"):
         yield state, DONE  # its certificate was signed earlier; by less than a second, it ends at the same time
@@ -155,7 +180,7 @@ def _rollback(op: Operation, state: State, phase: Phase) -> Steps:
 def _looking_back(op: Operation, state: State) -> Steps:
     current, number = state.current, op.arguments.get("generation", 0)
     wanted = state.generation(number) if number else None
-    back = current and (wanted is None or wanted.key == current.key)
+    back = current and (wanted is None or _brings_nothing(state, wanted.number))
     if current and (wanted is current or (back and any(map(state.rolled_back, state.generations)))):
         yield from ends(op.came_to(current.number), state)
     elif wanted:
@@ -166,6 +191,10 @@ def _looking_back(op: Operation, state: State) -> Steps:
             yield from _beginning(op, state, before[0].number, "roll_back")
         else:
             yield from ends(op.failed(REFUSED, "no previous generation"), state)
+
+
+def _brings_nothing(state: State, number: int) -> bool:
+    return state.current is not None and state.brings(number) == (state.current.key, frozenset())
 
 
 def _beginning(op: Operation, state: State, wanted: int, move: str) -> Steps:
@@ -192,11 +221,11 @@ def _making_current(op: Operation, state: State, phase: Phase, move: str) -> Ste
         case ("restore", wanted, displaced):
             yield from _restoring(op, state, wanted, displaced, move)
         case ("sending", target, order, made, back, displaced):
-            then = ("sent", target, order, made, back, displaced)
+            then = ("sent", target, order, made, back, displaced, _sent(state, made))
             yield from _trying(op, state, target, made, then)
-        case ("sent", target, order, made, back, displaced):
-            then = ("back" if back else "finish", target, order, made, back, displaced)
-            yield from _answered(op, state, made[1], then)
+        case ("sent", target, order, made, back, displaced, sent):
+            step = "back" if back else "finish"
+            yield from _answered(op, state, sent, (step, target, order, made, back, displaced))
         case ("back", *rest, back, displaced):
             number, sent = back
             free = state.generation(number).living and not state.breaker and not state.flying
@@ -218,12 +247,13 @@ def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: s
     """Bring the certificate of a previous generation back over a newer password, as a candidate."""
     generation, current, after = state.generation(wanted), state.current, state
     if generation.stage == "previous" and current:
-        if generation.key == current.key:
+        if _brings_nothing(state, wanted):
             yield from ends(op.failed(REFUSED, f"generation {wanted}"), state)
             return
-        made = [c for c in state.candidates() if (c.key, c.password) == (generation.key, 0)]
+        key, ids = state.brings(wanted)
+        made = [c for c in state.candidates() if (c.key, c.password, c.ids) == (key, 0, ids)]
         if generation.password != current.password and not made:
-            after = state.born(generation.key, 0)
+            after = state.born(key, 0, ids)
             made = [after.generations[-1]]
         wanted = made[-1].number if made else wanted
     target = after.generation(wanted)
@@ -239,7 +269,7 @@ def _restoring(op: Operation, state: State, wanted: int, displaced: int, move: s
         yield after, (step, wanted, target.order, made_of, back, displaced)
 
 
-def _finishing(op: Operation, state: State, seen: tuple[int, int, tuple[int, int], int], move: str) -> Steps:
+def _finishing(op: Operation, state: State, seen: tuple[int, int, Made, int], move: str) -> Steps:
     """Make the set that was tried current, if nothing else became current meanwhile that matters to it."""
     target, order, made, displaced = seen
     generation, current = state.generation(target), state.current

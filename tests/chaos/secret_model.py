@@ -26,7 +26,7 @@ def _varied(state: State) -> State:
     waiting = next((c for c in reversed(state.candidates()) if c.password), None)
     if waiting is None:
         return state.born(0, state.password) if state.current else state
-    return state.staged(waiting.number, "rejected").born(waiting.key, state.password)
+    return state.staged(waiting.number, "rejected").born(waiting.key, state.password, waiting.ids)
 
 
 def password_rotate(op: Operation, state: State, _: Phase) -> Steps:

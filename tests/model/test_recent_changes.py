@@ -40,7 +40,8 @@ def test_only_replaced_version_is_unannounced() -> None:
 
 
 CHANGES: list[tuple[str, Callable[[Account], Account], bool]] = [
-    ("a client_id", lambda a: registering.application_set(a, "fleet", "another", STAMP), True),
+    ("a first client_id", lambda a: registering.application_set(a, "new", "id-new", STAMP), True),
+    ("another client_id", lambda a: registering.application_set(a, "fleet", "another", STAMP), False),
     ("an application", lambda a: registering.application_set(a, "new", "", STAMP), True),
     ("a suspension", lambda a: registering.suspended(a, "stolen", STAMP), True),
     ("a promotion", lambda a: moving.moved(with_answer(a), 2, Move.PROMOTE, STAMP), True),

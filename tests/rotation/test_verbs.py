@@ -14,7 +14,7 @@ import pytest
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account, Contacts
 from broker.model.chain import Head
-from broker.model.changes.registering import application_set
+from broker.model.changes.registering import application_removed, application_set
 from broker.model.clock import Stamp
 from broker.model.generation import Closed, Parts, SecretRef, SigningRequest, Submission
 from broker.model.secret import Secret
@@ -302,10 +302,11 @@ def test_new_client_id_is_not_marked() -> None:
     sim = a_simulation()
     Commands(sim).application()
 
-    def rename(account: Account) -> Account:
-        return application_set(account, "fleet", "another", Stamp(sim.now, BY))
+    def renamed(account: Account) -> Account:
+        stamp = Stamp(sim.now, BY)
+        return application_set(application_removed(account, "fleet", stamp), "fleet", "another", stamp)
 
-    rejected_client(sim, lambda c: amend(sim, MZP, rename))
+    rejected_client(sim, lambda c: amend(sim, MZP, renamed))
     assert not sim.account.application("fleet").rejected_at
 
 

@@ -270,7 +270,7 @@ CASES: Final = (
         f"{GET} --format keystore.p12 --format curl.conf --format truststore.p12 --format env",
         roles=SERVER,
         writes="vault disk",
-        before=(f"bundle get {GET}", f"app set {SET}"),
+        before=(f"bundle get {GET}", "app remove {account}/{application} --yes", f"app add {SET}"),
     ),
     Case("bundle get (credential process)", f"{GET} -o json", roles=SERVER, writes="vault disk"),
     Case("bundle get --hold", f"{GET} --hold --ttl 1s", roles=SERVER, writes="vault disk", holds=True),

@@ -28,6 +28,7 @@ _MOVES: Final = {  # move: (where it starts, where it ends, where what was curre
 _TRIES_KEPT: Final = 10
 _CERTIFICATE: Final = ("key", "certificate", "issuing")
 _PARTS: Final = (*_CERTIFICATE, "trust", "password")
+_NAMED: Final = ("secret:", "client_id:")  # before the name of a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,16 @@ def _snoozed(replay: _Replay, facts: Document) -> Iterator[str]:
 
 
 def _application(replay: _Replay, facts: Document) -> Iterator[str]:
+    if replay.current and replay.applications.get(facts["application"]) not in (None, "", facts["client_id"]):
+        yield "it replaces a client_id that consumers were given"
     replay.applications[facts["application"]] = facts["client_id"]
-    return iter(())
 
 
 def _application_gone(replay: _Replay, facts: Document) -> Iterator[str]:
     del replay.applications[facts["application"]]
+    for number, stage in replay.stages.items():
+        if stage in ("current", "previous"):
+            replay.parts[number].pop(f"client_id:{facts['application']}", None)
     return iter(())
 
 
@@ -285,6 +290,19 @@ def _moved(replay: _Replay, facts: Document) -> Iterator[str]:
         replay.stages[current] = displaced
         replay.proven.pop(current, None)  # what comes back is tried again
     replay.stages[number] = end
+    if end == "current":
+        _give(replay, replay.parts[number])
+
+
+def _give(replay: _Replay, whole: Mapping[str, Any]) -> None:
+    """Give the applications the client_ids of the set that became current; sets before it keep what they had."""
+    for name, now in replay.applications.items():
+        new = whole.get(f"client_id:{name}", now)
+        if now and new != now:
+            replay.applications[name] = new
+            for number, stage in replay.stages.items():
+                if stage == "previous":
+                    replay.parts[number].setdefault(f"client_id:{name}", now)
 
 
 def _unproven(replay: _Replay, facts: Document) -> Iterator[str]:
@@ -305,8 +323,8 @@ def _unproven(replay: _Replay, facts: Document) -> Iterator[str]:
 
 
 def _named(facts: Document) -> dict[str, Any]:
-    """Return the parts that `facts` names; a secret that is not the password stands there as "secret:NAME"."""
-    return {part: value for part, value in facts.items() if value and (part in _PARTS or part.startswith("secret:"))}
+    """Return the parts that `facts` names, among them "secret:NAME" and "client_id:APPLICATION"."""
+    return {part: value for part, value in facts.items() if value and (part in _PARTS or part.startswith(_NAMED))}
 
 
 def _laid_over(replay: _Replay, number: int) -> dict[str, Any]:
@@ -419,7 +437,7 @@ def _verdict(attempt: Document) -> str:
 
 def _parts(parts: Document) -> dict[str, Any]:
     secrets = {name if name == "password" else f"secret:{name}": n for name, n in parts["secrets"].items()}
-    return _named({**parts, **secrets})
+    return _named({**parts, **secrets, **{f"client_id:{name}": value for name, value in parts["client_ids"].items()}})
 
 
 def _moments(text: str) -> list[datetime]:

@@ -8,7 +8,7 @@ from broker.model.account import Account
 from broker.model.chain import Entry, Fact
 from broker.model.changes.writing import dooming_unused, pruned, recorded, swapped, with_candidate, with_password_step
 from broker.model.clock import Stamp
-from broker.model.generation import Generation, KeyRef, SecretRef
+from broker.model.generation import Generation, KeyRef, Parts, SecretRef, replaced_ids
 from broker.model.history import Event, parts_facts
 from broker.model.password_rotation import PasswordStep
 from broker.model.stage import MOVES, Move, Stage
@@ -39,14 +39,31 @@ def moved(account: Account, number: int, move: Move, stamp: Stamp, reason: str =
     if reason:
         facts["reason"] = reason
     arrived = replace(generation, parts=parts, stage=row.end, since=stamp.at, order=order + 1)
-    after = replace(account, generations=swapped(generations, generation, arrived))
+    after = _arrived(account, swapped(generations, generation, arrived), arrived)
     if row.end is Stage.CURRENT:
-        after = replace(after, trust=parts.trust)
         after = with_password_step(after, PasswordStep.PROMOTED, parts.password, stamp)
     after = recorded(after, stamp, Event.GENERATION_MOVED, **facts)
     for candidate in _overtaken(account, generation, move):
         after = moved(after, candidate.number, Move.REJECT, stamp, f"overtaken by generation {number}")
     return pruned(dooming_unused(account, after))
+
+
+def _arrived(account: Account, generations: tuple[Generation, ...], arrived: Generation) -> Account:
+    """Return `account` with `generations`. If `arrived` became current, the applications have its client_ids.
+
+    Sets that were current keep those that it replaces, for a roll-back.
+    """
+    if arrived.stage is not Stage.CURRENT:
+        return replace(account, generations=generations)
+    new, replaced = arrived.parts.client_ids, replaced_ids(account.client_ids, arrived.parts.client_ids)
+    applications = (
+        replace(a, client_id=new[a.name], rejected_at=None) if a.name in replaced else a for a in account.applications
+    )
+    kept = (
+        replace(g, parts=g.parts.over(Parts(client_ids=replaced))) if g.stage is Stage.PREVIOUS else g
+        for g in generations
+    )
+    return replace(account, generations=tuple(kept), applications=tuple(applications), trust=arrived.parts.trust)
 
 
 def _overtaken(account: Account, generation: Generation, move: Move) -> list[Generation]:
@@ -78,12 +95,17 @@ def require_move(account: Account, generation: Generation, move: Move) -> None:
 def _require_laid_over(account: Account, generation: Generation) -> None:
     """Raise `ConflictError` if a previous generation has older secrets or CAs than the current one."""
     current, parts = account.current, generation.parts
-    if current and generation.stage is Stage.PREVIOUS and parts.certified.over(current.parts) != parts:
+    if current and generation.stage is Stage.PREVIOUS and not _same_beside(parts, current.parts):
         raise ConflictError(
             f"generation {current.number} of {account.name} became current with other secrets or CAs than generation "
             f"{generation.number} has",
             hint=f"broker rotation status {account.name}; the same command again joins the two",
         )
+
+
+def _same_beside(parts: Parts, current: Parts) -> bool:
+    """Return whether two sets have the same secrets and CAs of the server."""
+    return (parts.secrets, parts.trust) == (current.secrets, current.trust)
 
 
 def generation_to_try(account: Account) -> Generation:
@@ -103,8 +125,8 @@ def generation_to_try(account: Account) -> Generation:
 
 
 def rollback_target(account: Account, wanted: Generation) -> Generation:
-    """Return the candidate that brings the certificate of previous generation `wanted` back, else `wanted`."""
-    made = [c for c in account.candidates if c.parts == wanted.parts.certified]
+    """Return the candidate that brings back what a roll-back to `wanted` does, else `wanted`."""
+    made = [c for c in account.candidates if c.parts == account.brought_back(wanted)]
     return made[-1] if made and wanted.stage is Stage.PREVIOUS else account.generation(wanted.number)
 
 
@@ -121,20 +143,21 @@ def displaced_generation(account: Account) -> Generation:
 
 
 def restored(account: Account, number: int, stamp: Stamp) -> Account:
-    """Add a candidate with the certificate of previous generation `number`, to be laid over newer secrets or CAs.
+    """Add a candidate with certificate and client_ids of previous generation `number`, over newer secrets or CAs.
 
     Nothing to do if the current secrets and CAs are its own: then it becomes current itself.
     """
     generation, current = account.generation(number), account.current
     if generation.stage is not Stage.PREVIOUS or current is None:
         return account
-    parts = generation.parts.certified
+    parts = account.brought_back(generation)
     if parts == current.parts.certified:
         raise RefusedError(
-            f"generation {number} of {account.name} has the certificate of the current one: nothing to roll back",
+            f"generation {number} of {account.name} has certificate and client_ids of the current one: nothing to roll "
+            "back",
             hint=f"broker password set {account.name} sets the old password again",
         )
-    if parts.over(current.parts) == generation.parts or any(c.parts == parts for c in account.candidates):
+    if _same_beside(generation.parts, current.parts) or any(c.parts == parts for c in account.candidates):
         return account
     return with_candidate(account, parts, stamp)
 

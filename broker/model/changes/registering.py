@@ -140,9 +140,16 @@ def lease_revoked(account: Account, ended: Held, scope: str, reason: str, stamp:
 
 
 def application_set(account: Account, name: str, client_id: str, stamp: Stamp) -> Account:
-    """Add application `name`, or set its client_id ("" keeps the one it has)."""
+    """Add application `name`, or set its client_id ("" keeps the one it has).
+
+    If consumers are given another one, a candidate with the new one is added, as for a new password. The one they are
+    given withdraws a candidate with another.
+    """
     known = next((a for a in account.applications if a.name == name), None)
+    if known and known.client_id and account.current and client_id not in ("", known.client_id):
+        return _with_change(account, Parts(client_ids={name: client_id}), stamp)
     wanted = Application(name, client_id or (known.client_id if known else ""))
+    account = _without_change(account, name, stamp) if client_id else account
     if known and known.client_id == wanted.client_id and not (client_id and known.rejected_at):
         return account
     others = (a for a in account.applications if a is not known)
@@ -155,7 +162,12 @@ def application_removed(account: Account, name: str, stamp: Stamp) -> Account:
     kept = tuple(a for a in account.applications if a.name != name)
     if kept == account.applications:
         return account
-    return recorded(replace(account, applications=kept), stamp, Event.APPLICATION_REMOVED, application=name)
+    account = _without_change(account, name, stamp)
+    generations = tuple(
+        replace(g, parts=g.parts.without_client_id(name)) if g.stage.deliverable else g for g in account.generations
+    )
+    after = replace(account, applications=kept, generations=generations)
+    return recorded(after, stamp, Event.APPLICATION_REMOVED, application=name)
 
 
 def secret_set(account: Account, name: str, number: int, stamp: Stamp) -> Account:
@@ -209,6 +221,18 @@ def _with_change(account: Account, change: Parts, stamp: Stamp) -> Account:
     if change.over(current.parts) == current.parts if current else replaced is None:
         return account
     if replaced:
-        account = moved(account, replaced.number, Move.REJECT, stamp, "a part was set again")
         change = change.over(replaced.parts)
+        if change == replaced.parts:
+            return account
+        account = moved(account, replaced.number, Move.REJECT, stamp, "a part was set again")
     return with_candidate(account, change, stamp)
+
+
+def _without_change(account: Account, application: str, stamp: Stamp) -> Account:
+    """Withdraw candidates that change the client_id of `application`; what else they change goes on in new ones."""
+    for candidate in account.candidates:
+        if application in candidate.parts.client_ids:
+            account = moved(account, candidate.number, Move.REJECT, stamp, "a part was set again")
+            rest = candidate.parts.without_client_id(application)
+            account = with_candidate(account, rest, stamp) if rest.names else account
+    return account
