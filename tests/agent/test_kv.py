@@ -23,6 +23,7 @@ from broker.vault.connection import Connection, Phase
 from broker.vault.errors import Document, MissingError
 from broker.vault.kv_place import MARK, KvPlace
 from broker.vault.logins import FixedToken
+from tests.support.console import inside
 from tests.support.credential_sets import PASSWORD, paper
 from tests.support.sources import ROOT
 from tests.support.vault import token_of
@@ -381,6 +382,25 @@ def configured(base: Path = Path("/etc/app"), /, **changes: object) -> KvOutput:
 )
 def test_tables_that_are_wrong(change: dict[str, object]) -> None:
     assert refused(lambda: configured(**change)).message.startswith(f"[bundles.kv] of {NAME}: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", ""),
+        ('path = "secret"', "[bundles.kv] of mzp-1/reports: 'secret' is not MOUNT/PATH of a KV secret"),
+        ("max_versions = 5", "[bundles.kv] of mzp-1/reports: Object contains unknown field `max_versions`"),
+    ],
+)
+def test_config_check_reads_the_table(tmp_path: Path, line: str, said: str) -> None:
+    path = "" if line.startswith("path") else 'path = "secret/apps/a"'
+    bundles = f'[[bundles]]\napplication = "{NAME}"\n[bundles.kv]\naddress = "https://vault.example"\n{path}\n{line}'
+    login = '[bundles.kv.login]\nmethod = "token"\nfile = "token"'
+    (tmp_path / "broker.toml").write_text(f"version = 1\n{bundles}\n{login}\n")
+    (tmp_path / "jwt").write_text("jwt")
+    service = {"BROKER_ADDR": "https://broker.example", "BROKER_AUTH": f"jwt-file:{tmp_path}/jwt"}
+    ended = inside(["config", "check"], home=tmp_path, environment=service)
+    assert (ended.code, said in ended.err) == (2 if said else 0, True), ended.err
 
 
 def test_it_logs_in_by_itself(world: World, tmp_path: Path, vault_server: tuple[Embedded, Connection]) -> None:
