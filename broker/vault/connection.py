@@ -37,7 +37,7 @@ from broker.vault.transport import SEAL_STATUS, Seen, Transport
 
 
 def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
-    """Log a retry in place of stamina's own hooks: with structlog installed, those print to standard output."""
+    """Log a retry in place of stamina's own hooks, which print to standard output if structlog is installed."""
     log.debug("vault retry", number=details.retry_num, seconds=details.wait_for, error=type(details.caused_by).__name__)
 
 

@@ -37,7 +37,7 @@ DOORS = {
     ("broker/compose/sweeping.py", "broker.telemetry.exposition"),  # only for a scrape
     ("broker/cli/agent.py", "broker.compose.kv"),  # only for [bundles.kv]: a Vault library, of an extra
     ("broker/cli/start.py", "broker.compose.graph"),
-    ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted: structlog is an extra
+    ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted
     ("broker/delivery/formats.py", "broker.pki"),  # only for a key store: cryptography takes 70 ms
     ("broker/compose/watching.py", "broker.telemetry.exposition"),  # only for a scrape of a service
 }

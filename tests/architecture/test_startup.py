@@ -81,7 +81,7 @@ def test_config_show_loads_no_vault_library(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(tmp_path))
     said, modules = loaded_by("config", "show", "-o", "json")
     assert '"settings"' in said
-    assert not modules & {"requests", "urllib3", "stamina", "structlog", "broker.vault.connection"}
+    assert not modules & {"requests", "urllib3", "stamina", "broker.vault.connection"}
 
 
 def test_the_agent_loads_no_big_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_the_agent_loads_no_big_library(tmp_path: Path, monkeypatch: pytest.Monk
         [sys.executable, "-c", PROGRAM, "agent", "--once"], capture_output=True, text=True, check=False
     )
     assert "cannot be used: no answer" in ended.stderr
-    heavy = {"requests", "urllib3", "cryptography", "jwt", "structlog", "apscheduler", "asyncio", "http.server"}
+    heavy = {"requests", "urllib3", "cryptography", "jwt", "apscheduler", "asyncio", "http.server"}
     assert not set(ended.stderr.split()) & {
         *heavy,
         "broker.vault",
@@ -114,4 +114,4 @@ def test_a_bundle_loads_no_big_library(tmp_path: Path, monkeypatch: pytest.Monke
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "cannot be used: no answer" in ended.stderr
-    assert not set(ended.stderr.split()) & {"requests", "urllib3", "cryptography", "jwt", "structlog", "broker.vault"}
+    assert not set(ended.stderr.split()) & {"requests", "urllib3", "cryptography", "jwt", "broker.vault"}

@@ -276,7 +276,7 @@ WITHOUT = """
 import json, sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("jwt", "OpenSSL", "stamina", "structlog", "uvicorn", "uvloop", "yaml"):
+        if name.split(".")[0] in ("jwt", "OpenSSL", "stamina", "uvicorn", "uvloop", "yaml"):
             raise ModuleNotFoundError(name=name)
 sys.meta_path.insert(0, Absent())
 from broker.cli.main import run

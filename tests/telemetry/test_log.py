@@ -58,7 +58,7 @@ def test_context_is_in_every_event(events: list[tuple[str, Mapping[str, object]]
     ]
 
 
-def test_fields_do_not_replace_structlogs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_do_not_replace_ours(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log.Level.INFO, log.Form.JSON)
     log.bind(level="x", timestamp="y")
     log.info("change")
@@ -78,6 +78,14 @@ def test_no_form_of_a_secret_is_written(form: log.Form, capsys: pytest.CaptureFi
     assert HIDDEN in err
     assert "<valueerror>" in err
     assert not Marks("password", PASSWORD.encode()).found_in(err.encode())
+
+
+def test_people_read_one_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log.Level.INFO, log.Form.CONSOLE)
+    log.info("bundle", condition="ok", reason="", shown="two words", number=0)
+    when, rest = capsys.readouterr().err.split(" ", 1)
+    assert when.endswith("Z")
+    assert rest == "info    bundle condition=ok shown='two words' number=0\n"
 
 
 def test_control_characters_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
