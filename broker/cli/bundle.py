@@ -15,8 +15,9 @@ from broker.cli.credential import EXEC_CREDENTIAL, EXEC_INFO, exec_api, show_cre
 from broker.cli.noun import Noun
 from broker.cli.output import note, take_format, wants, wants_json
 from broker.cli.start import Start
-from broker.delivery.directory import CURRENT, published
+from broker.delivery.directory import CURRENT
 from broker.delivery.formats import DEFAULT, FileFormat
+from broker.delivery.restoring import published
 from broker.delivery.reuse import is_fresh, shared
 from broker.delivery.root import default_root, is_memory
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError

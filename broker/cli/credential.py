@@ -5,8 +5,9 @@ import sys
 from typing import Final
 
 from broker.cli.output import show_json
-from broker.delivery.directory import CURRENT, Published
+from broker.delivery.directory import CURRENT
 from broker.delivery.formats import FileFormat
+from broker.delivery.restoring import Published
 from broker.errors import InputError
 
 EXEC_CREDENTIAL: Final = "exec-credential"  # the format

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -31,39 +30,6 @@ GRACE: Final = timedelta(minutes=10)  # between resolving the link and opening t
 _GENERATION: Final = re.compile(r"gen-\d{6,}(?:-\d+)?", re.ASCII)
 _WORKING_LINK: Final = re.compile(r"\.current-\d+", re.ASCII)
 _OURS: Final = frozenset({MANIFEST, *(f.value for f in FileFormat)})
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The current generation of a directory: its path, its manifest, and the content of each file."""
-
-    path: Path
-    manifest: Manifest
-    files: Mapping[str, Secret[bytes]]
-
-
-def published(root: Path) -> Published | None:
-    """Return what is published in `root`, None if there is nothing, or a file is missing or damaged.
-
-    Raise `UnusableDirectoryError`.
-    """
-    with held(root) as directory:
-        current = directory.link(CURRENT)
-        if current is None or current not in _generations(directory):
-            return None
-        with directory.opened(current) as generation:
-            manifest = _manifest(generation)
-            files = {name: generation.read(name) for name in manifest.files} if manifest else {}
-    whole = {name: content for name, content in files.items() if content}
-    if not manifest or any(not _is_whole(manifest, name, whole.get(name)) for name in manifest.files):
-        return None
-    return Published(directory.path / current, manifest, whole)
-
-
-def _is_whole(manifest: Manifest, name: str, content: Secret[bytes] | None) -> bool:
-    if content is None or not content.reveal():
-        return False
-    return manifest.files[name] in ("", digest(content))  # a password has no digest
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Read a published bundle back, and judge whether it is whole."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker.delivery.directory import CURRENT
 from broker.delivery.formats import MANIFEST, FileFormat, digest, parse
-from broker.delivery.root import Root
+from broker.delivery.root import Root, held
 from broker.errors import InputError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle, Manifest
@@ -25,27 +27,50 @@ def whole(root: Path) -> Manifest | None:
     return manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The current generation of a directory: its path, its manifest, and the content of each file."""
+
+    path: Path
+    manifest: Manifest
+    files: Mapping[str, Secret[bytes]]
+
+
+def published(root: Path) -> Published | None:
+    """Return what is published in `root`, None if that is not whole; raise `UnusableDirectoryError`."""
+    with held(root) as directory:
+        return _read(directory)
+
+
 def restored(directory: Root) -> tuple[str, Bundle] | None:
     """Return the published generation and its bundle, None if there is none that is whole."""
+    try:
+        found = _read(directory)
+        return (found.path.name, _bundle(found)) if found else None
+    except (ValueError, AttributeError, KeyError):
+        return None
+
+
+def _read(directory: Root) -> Published | None:
     name = directory.link(CURRENT)
     if name is None or not directory.is_directory(name):
         return None
     with directory.opened(name) as generation:
+        found = generation.read(MANIFEST)
         try:
-            found = generation.read(MANIFEST)
             manifest = parse(found.reveal()) if found else None
-            files = {name: generation.read(name) for name in manifest.files} if manifest else {}
-            return (name, _bundle(manifest, files)) if manifest else None
-        except (InputError, ValueError, AttributeError, KeyError):
+        except InputError:
             return None
+        read = {file: generation.read(file) for file in manifest.files} if manifest else {}
+    files = {file: content for file, content in read.items() if content}
+    if not manifest or any(file not in files or not _fits(files[file], manifest.files[file]) for file in read):
+        return None
+    return Published(directory.path / name, manifest, files)
 
 
-def _bundle(manifest: Manifest, files: dict[str, Secret[bytes] | None]) -> Bundle:
-    contents: dict[FileFormat, Secret[bytes]] = {}
-    for name, content in files.items():
-        if content is None or not _fits(content, manifest.files[name]):
-            raise ValueError
-        contents[FileFormat(name)] = content
+def _bundle(found: Published) -> Bundle:
+    manifest = found.manifest
+    contents = {FileFormat(name): content for name, content in found.files.items()}
     texts = {file: content.reveal().decode() for file, content in contents.items() if not file.random}
     others = json.loads(texts.get(FileFormat.SECRETS, "{}"))
     if FileFormat.PASSWORD in texts:
@@ -69,4 +94,4 @@ def _bundle(manifest: Manifest, files: dict[str, Secret[bytes] | None]) -> Bundl
 
 
 def _fits(content: Secret[bytes], expected: str) -> bool:
-    return not expected or digest(content) == expected
+    return digest(content) == expected if expected else bool(content.reveal())  # a password has no digest

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from broker.delivery.directory import Published, published
 from broker.delivery.formats import FileFormat
+from broker.delivery.restoring import Published, published
 from broker.delivery.root import held
 from broker.errors import ConflictError
 from broker.model.bundle import Manifest, Wanted

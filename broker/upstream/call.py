@@ -14,14 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import urljoin
 
 from broker.errors import BrokerError, PartnerUnavailableError, RefusedError, UnknownNameError
 from broker.model.authentication import Request
 from broker.model.duration import duration_text
 from broker.model.verdict import Verdict
 from broker.network import Deadline
-from broker.partners.request import inside
 from broker.partners.verdict import ProbeFacts, Where, classify, wait
 from broker.upstream.canary import detail_of, facts_of, number_of
 from broker.upstream.credentials import Credentials
@@ -69,11 +67,7 @@ class Calls:
 
     def after(self, request: Request, href: str) -> Request:
         """Return the request for a link in the answer to `request`; raise `RefusedError` if it leads elsewhere."""
-        try:
-            url = urljoin(request.url, href).partition("#")[0]
-        except ValueError:
-            url = ""
-        return replace(request, url=inside(self.credentials.base_url, url))
+        return replace(request, url=self.credentials.link(href, request.url))
 
     def shown(self, reply: Reply) -> Reply:
         """Return an answer without secrets. What is hidden is in characters, so other bytes stay as they are."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from broker.delivery import reuse
-from broker.delivery.directory import CURRENT, Published, published
+from broker.delivery.directory import CURRENT
 from broker.delivery.formats import FileFormat
+from broker.delivery.restoring import Published, published
 from broker.delivery.reuse import is_fresh, shared
 from broker.delivery.root import UnusableDirectoryError
 from broker.errors import ConflictError
