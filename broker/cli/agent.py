@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from broker.agent.following import Follower
-from broker.agent.health import Listener, bound_at, bound_to
+from broker.agent.listening import Listener, bound_at, bound_to
 from broker.agent.ports import Output
 from broker.agent.running import Agent, once
 from broker.agent.tables import BundleTable, bundle_tables
