@@ -45,13 +45,11 @@ def command(start: Start, accounts: tuple[AccountName, ...], everything: bool, d
     if broker_service:
         return _consumers(start, broker_service, () if everything else accounts, detailed_exitcode)
     order = list(State)
-    found = start.broker.statuses(() if everything else accounts, lambda: start.now)
+    found, read = start.broker.statuses(() if everything else accounts, lambda: start.now)
     found.sort(key=lambda status: order.index(status.state))
     if not wrote_json(found):
         _show(found, start)
-        show_findings(
-            f for f in start.broker.notifying.findings(start.broker.all_accounts()) if f.severity is not Severity.NOTE
-        )
+        show_findings(f for f in start.broker.notifying.findings(read) if f.severity is not Severity.NOTE)
     worst = _COLOURS.get(found[0].state.value) if found else None
     return _CODES[worst] if detailed_exitcode and worst else 0
 

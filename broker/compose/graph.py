@@ -206,9 +206,10 @@ class Broker:
         except RefusedError:  # an entry of a newer broker, which this one can neither read nor replace
             return True
 
-    def statuses(self, names: Sequence[AccountName], clock: Clock) -> list[AccountStatus]:
-        """Return the status of the accounts `names`, or of all."""
-        return [status(account, plan, now) for account, plan, now in self.planning.found(names, clock)]
+    def statuses(self, names: Sequence[AccountName], clock: Clock) -> tuple[list[AccountStatus], list[Account]]:
+        """Return the status of the accounts `names`, or of all, and these accounts."""
+        found = list(self.planning.found(names, clock))
+        return [status(*one) for one in found], [account for account, _, _ in found]
 
     @cached_property
     def planning(self) -> Planning:

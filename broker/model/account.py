@@ -107,7 +107,10 @@ class Account:
     @property
     def current(self) -> Generation | None:
         """The generation that consumers are given."""
-        return next((g for g in self.generations if g.stage is Stage.CURRENT), None)
+        for generation in self.generations:  # a loop, as it is asked for many times a plan
+            if generation.stage is Stage.CURRENT:
+                return generation
+        return None
 
     @property
     def password(self) -> int:
@@ -122,12 +125,12 @@ class Account:
     @property
     def candidates(self) -> tuple[Generation, ...]:
         """Candidates, the newest last."""
-        return tuple(g for g in self.generations if g.stage is Stage.CANDIDATE)
+        return tuple([g for g in self.generations if g.stage is Stage.CANDIDATE])
 
     @property
     def automatic_candidates(self) -> tuple[Generation, ...]:
         """Candidates that a machine may promote, the newest last: those with a certificate that was never current."""
-        return tuple(g for g in self.candidates if not self.reuses_certificate(g))
+        return tuple([g for g in self.candidates if not self.reuses_certificate(g)])
 
     @property
     def compromise(self) -> Halt | None:
@@ -295,7 +298,10 @@ class Account:
 
     def certificate(self, ref: CertificateRef) -> Certificate:
         """Return the certificate a generation refers to."""
-        return next(c for c in self.certificates if c.ref == ref)
+        for certificate in self.certificates:
+            if certificate.ref == ref:
+                return certificate
+        raise KeyError(ref)
 
     def ca_set(self, ref: CaSetRef) -> CaSet:
         """Return the CA set that a generation or a pin refers to."""

@@ -52,15 +52,20 @@ def lead_time(account: Account, known: timedelta | None) -> LeadTime:
     Never less than `known`, the profile's, nor than a day: starting early costs nothing, late an outage.
     """
     waits = tuple(
-        (request.number, request.closed_at - request.submissions[0].at)
-        for request in account.requests
-        if request.closed is Closed.ANSWERED and request.closed_at and request.submissions
+        [
+            (request.number, request.closed_at - request.submissions[0].at)
+            for request in account.requests
+            if request.closed is Closed.ANSWERED and request.closed_at and request.submissions
+        ]
     )[-LEARN_FROM:]
     if not waits:
-        return LeadTime(known, "profile") if known else LeadTime(DEFAULT_LEAD_TIME, "default")
+        return LeadTime(known, "profile") if known else _UNKNOWN
     learned = LeadTime(max(waited for _, waited in waits), "learned", waits)
     least = LeadTime(known, "profile", waits) if known else LeadTime(SHORTEST_LEAD_TIME, "least", waits)
     return max(learned, least, LeadTime(SHORTEST_LEAD_TIME, "least", waits), key=lambda lead: lead.time)
+
+
+_UNKNOWN: Final = LeadTime(DEFAULT_LEAD_TIME, "default")
 
 
 class Rule(Enum):

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _DAY: Final = timedelta(days=1)
+_SECONDS: Final = 86400  # of a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,13 @@ class Window:
     name: str
     openings: Callable[[datetime], Iterator[datetime]]
     length: timedelta
-    _near: dict[datetime, tuple[datetime, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _near: dict[int, tuple[datetime, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def next(self, at: datetime) -> Opening | None:
         """Return the first time from `at` on that lies in the window; None if it never opens again."""
         day = _day_of(at)
         if day not in self._near:  # many accounts are planned with the same windows
-            self._near[day] = tuple(self._opened_near(day))
+            self._near[day] = tuple(self._opened_near(datetime.fromtimestamp(day * _SECONDS, UTC)))
         for start in self._near[day]:
             if at < start + self.length:
                 return Opening(max(at, start), self.name)
@@ -116,5 +117,6 @@ class Maintenance:
         return first
 
 
-def _day_of(at: datetime) -> datetime:
-    return at.replace(hour=0, minute=0, second=0, microsecond=0)
+def _day_of(at: datetime) -> int:
+    """Return the number of a day in UTC: a key that is made fast."""
+    return int(at.timestamp() // _SECONDS)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.compose.graph import Wiring
+from broker.compose.graph import Broker, Wiring
+from broker.compose.notifying import Notifying
+from broker.model.account import Account
+from broker.model.notice_rules import Channels
 from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.policies import policy_name
@@ -377,3 +381,18 @@ def test_administrators_token_is_not_printed(harness: CliHarness) -> None:
     for line in ("status", "doctor", "config show", "vault status", "vault env", "account list -o json"):
         ended = harness.run(line, env={"VAULT_TOKEN": token})
         assert token not in ended.out + ended.err
+
+
+def test_status_reads_accounts_once(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a channel for notices too, which has findings about all accounts."""
+    harness.put("promoted")
+    counted, read = list[Broker](), Broker.all_accounts
+
+    def all_accounts(broker: Broker) -> Iterator[Account]:
+        counted.append(broker)
+        return read(broker)
+
+    monkeypatch.setattr(Broker, "all_accounts", all_accounts)
+    monkeypatch.setattr(Notifying, "channels", Channels(mail=True, webhook=False))
+    assert "acme" in harness.ok("status").out
+    assert len(counted) == 1
