@@ -28,6 +28,7 @@ from tests.support.credential_sets import PASSWORD, paper
 from tests.support.sources import ROOT
 from tests.support.vault import token_of
 
+pytestmark = pytest.mark.slow
 NAME: Final = "mzp-1/reports"
 POLICY: Final = re.findall(
     r"^```hcl\n(.*?)^```$", (ROOT / "docs/kv-output.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL

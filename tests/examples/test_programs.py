@@ -24,6 +24,7 @@ from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, publish
 from tests.support.deployed import Workload
 from tests.support.sources import ROOT
 
+pytestmark = pytest.mark.slow
 EXAMPLES: Final = ROOT / "examples"
 FORMATS: Final = (FileFormat.KEYSTORE, FileFormat.TRUSTSTORE, FileFormat.CURL)
 PATH: Final = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -97,19 +98,16 @@ def test_shell(account: Account) -> None:
     assert_follows_a_rotation(account, EXAMPLES / "shell" / "partner.sh")
 
 
-@pytest.mark.slow
 @pytest.mark.peer("node")
 def test_node(account: Account) -> None:
     assert_follows_a_rotation(account, "node", EXAMPLES / "node" / "partner.mjs")
 
 
-@pytest.mark.slow
 @pytest.mark.peer("java")
 def test_java(account: Account) -> None:
     assert_follows_a_rotation(account, "java", EXAMPLES / "java" / "Partner.java")
 
 
-@pytest.mark.slow
 @pytest.mark.peer("go")
 def test_go(account: Account, tmp_path: Path) -> None:
     source, program = EXAMPLES / "go" / "partner.go", tmp_path / "partner"
