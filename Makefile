@@ -36,7 +36,7 @@ test: ## every test but the long ones, some minutes (ARGS='-k name' for some of 
 test-quick: ## those that take a moment: a minute
 	$(in_test) $(PYTEST) -m "not slow and not deep and not chaos and not fuzz" $(ARGS)
 
-test-all: ## the long ones too (marked deep): half an hour; .ci/run runs this
+test-all: ## the long ones too (marked deep): some 20 minutes; .ci/run runs this
 	$(in_test) $(PYTEST) -m "not chaos and not fuzz" $(ARGS)
 
 test-quick-pythons: ## test-quick with other Pythons (PYTHONS="python3.13 /path/to/python3.14")

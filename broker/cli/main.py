@@ -148,9 +148,9 @@ def run(arguments: Sequence[str], wiring: Wiring | None = None) -> int:
     `wiring` is for tests, which set the clock and observe writes.
     """
     _open_closed_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may lack a character
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal may lack a character; this flushes
+            sys.stdout.reconfigure(errors="backslashreplace")
         with raised():
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)  # blocked by `broker.__main__`
             code = cli.main(list(arguments) or ["--help"], prog_name="broker", standalone_mode=False, obj=wiring)

@@ -1,4 +1,4 @@
-"""`broker notify`: who is told what must be done, and whether it reaches them."""
+"""`broker notify`: recipients of notices, and whether notices reach them."""
 
 import click
 
@@ -27,7 +27,7 @@ def list_(start: Start) -> None:
     if wrote_json(found):
         return
     show_table(
-        ["recipient", "told about", "last test", "last sent", "dead since", "last digest", "reason"],
+        ["recipient", "accounts", "last test", "last sent", "dead since", "last digest", "reason"],
         [
             (
                 f"{one.recipient}{' (partner)' if one.at_partner else ''}",

@@ -1,4 +1,4 @@
-"""Notices and hooks, as they are configured: who is told, by which channel, and whether anybody is left."""
+"""Notices and hooks, as they are configured: who is notified, by which channel, and who can be reached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from broker.model.letter import Letter
 from broker.model.names import AccountName, guess
 from broker.model.notice_rules import Channels
 from broker.model.plan import AccountPlan
-from broker.model.recipient import WEBHOOK, Recipients, nobody_told, oldest_test
+from broker.model.recipient import WEBHOOK, Recipients, nobody_notified, oldest_test
 from broker.model.role import Role
 from broker.people.eml import reminder
 from broker.people.notice_json import body
@@ -47,7 +47,7 @@ _TEST_AGAIN: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class RecipientStatus:
-    """A recipient of notices, and the accounts that it is told about."""
+    """A recipient of notices, and the accounts whose notices it gets."""
 
     recipient: str
     accounts: tuple[AccountName, ...]
@@ -125,7 +125,7 @@ class Notifying:
         return list(self._statuses(self._broker.all_accounts(), self._recipients()).values())
 
     def findings(self, accounts: Iterable[Account]) -> Iterator[Finding]:
-        """Yield findings: accounts that nobody is told about, dead recipients, and tests that are too old."""
+        """Yield findings: accounts whose notices reach nobody, dead recipients, and tests that are too old."""
         channels = self.channels
         if not (channels.mail or channels.webhook):
             if Role.ROTATOR in self._broker.roles.here:
@@ -139,8 +139,8 @@ class Notifying:
             yield Finding.error("notice.unknown", error.message, error.hint)
             return
         for account in accounts:
-            if nobody_told(account.contacts, recipients, mail=channels.mail, webhook=channels.webhook):
-                message = f"{account.name}: nobody who can be reached is told what must be done"
+            if nobody_notified(account.contacts, recipients, mail=channels.mail, webhook=channels.webhook):
+                message = f"{account.name}: none of its recipients of notices can be reached"
                 yield Finding.error("notice.nobody", message, f"broker account set {account.name} --team MAIL")
         known = self._statuses(accounts, recipients).values()
         for status in known:
@@ -154,11 +154,11 @@ class Notifying:
             yield Finding.note("notice.untested", f"recipients of notices: {tested}", "broker notify test --all")
 
     def gauges(self, accounts: Sequence[Account]) -> Mapping[str, float | None]:
-        """Return numbers for Prometheus, as the rotator sees them: who is not told, who is dead, the oldest test."""
+        """Return numbers for Prometheus: unreached accounts, dead recipients, the age of the oldest test."""
         channels, recipients = self.channels, self.notices.recipients.read()
         known = self._statuses(accounts, recipients).values()
         living = [account for account in accounts if not account.removed]
-        nobody = partial(nobody_told, recipients=recipients, mail=channels.mail, webhook=channels.webhook)
+        nobody = partial(nobody_notified, recipients=recipients, mail=channels.mail, webhook=channels.webhook)
         unreached = sum(nobody(account.contacts) for account in living)
         oldest = oldest_test([status.recipient for status in known if not status.at_partner], recipients)
         return {
@@ -201,9 +201,9 @@ class Notifying:
             for names, found in ((account.contacts.team, team), (account.contacts.partner, partner)):
                 for name in dict.fromkeys(names):
                     found.setdefault(name, []).append(account.name)
-        told = {**team, **({WEBHOOK: []} if self.channels.webhook else {})}
-        rows = [(name, names, False) for name, names in sorted(told.items())]
-        rows += [(name, names, True) for name, names in sorted(partner.items()) if name not in told]
+        notified = {**team, **({WEBHOOK: []} if self.channels.webhook else {})}
+        rows = [(name, names, False) for name, names in sorted(notified.items())]
+        rows += [(name, names, True) for name, names in sorted(partner.items()) if name not in notified]
         return {name: _status(recipients, name, tuple(names), at_partner=there) for name, names, there in rows}
 
 

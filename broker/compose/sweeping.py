@@ -118,7 +118,7 @@ def families(standings: Sequence[Standing]) -> Iterator[Family]:
 
 
 _NOTIFIED: Final = {
-    "notify_accounts_unreached": "Accounts that nobody is told about.",
+    "notify_accounts_unreached": "Accounts whose notices reach nobody.",
     "notify_recipients_dead": "Recipients whose mails bounce.",
     "notify_oldest_test_timestamp_seconds": "Oldest of the newest tests of each recipient of the team.",
 }

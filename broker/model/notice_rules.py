@@ -1,4 +1,4 @@
-"""Rules of notices: the event that an account is in, whether a person must act on it, and who is told."""
+"""Rules of notices: the event that an account is in, whether a person must act on it, and who is notified."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from broker.model.rotation_record import BackOff, RotationRecord
 FAILURES: Final = 3  # of an automatic step in a row, and
 PERSISTING: Final = timedelta(hours=6)  # since the first: then a person should know
 _PATIENT: Final = ("canary", "prove", "retire")  # steps that wait for the partner's server, or for consumers
-# Phases that nobody is told of before a rung is reached
+# Phases without a notice before a rung is reached
 _QUIET: Final = frozenset({Phase.NOT_DUE, Phase.OVERLAP, Phase.NEW, Phase.SUSPENDED, Phase.PAUSED})
 _URGENT: Final = frozenset({Phase.COMPROMISED, Phase.EXPIRED, Phase.STOPPED, Phase.OVERDUE, Phase.REFUSED})
 _LATE: Final = ("3d", "1d")  # then also what should happen by itself is a person's business
@@ -64,13 +64,13 @@ def happening(plan: AccountPlan, account: Account, record: RotationRecord, now: 
         message = f"its certificate ends on {plan.due.not_after:%F}; renewal is due on {plan.due.at:%F}"
         hint = f"broker rotation status {account.name}"
     if plan.phase is Phase.COMPROMISED and account.compromise:
-        near = f"day-{(now - account.compromise.at).days}"  # it is told each day
+        near = f"day-{(now - account.compromise.at).days}"  # a notice each day
     must_act = ours or plan.phase in _URGENT or _is_late(near)
     return Happening(f"{plan.phase.value}-{_place(plan, account)}.{near}", must_act, message, hint)
 
 
 def noticed(happened: Happening, account: Account, held_by: Iterable[str], id_: str, now: datetime) -> Notice:
-    """Return the notice of an event, with what uses the certificate and what replaces it; nobody is told of it yet."""
+    """Return the notice of an event, with what uses the certificate and what replaces it; it has no recipient yet."""
     current = account.current
     return Notice(
         happened.event,
@@ -86,7 +86,7 @@ def noticed(happened: Happening, account: Account, held_by: Iterable[str], id_: 
 
 
 def addressed(notice: Notice, account: Account, recipients: Recipients, channels: Channels) -> Notice:
-    """Return `notice` with who is told: the team, the webhook, and the partner's contact of a request that was mailed.
+    """Return `notice` with its recipients: the team, the webhook, and the partner's contact of a mailed request.
 
     A request that a person sent in another way is that person's to ask about.
     """

@@ -1,4 +1,4 @@
-"""Recipients of notices: who is told, who is dead, and what was sent to whom. One document for all accounts.
+"""Recipients of notices: who is notified, who is dead, and what was sent to whom. One document for all accounts.
 
 An address is dead after a bounce of a mail that we sent, until a person tests it by name.
 """
@@ -164,7 +164,7 @@ def minutes(moment: datetime) -> int:
 
 
 def team_of(contacts: Contacts, recipients: Recipients, *, alert: bool) -> tuple[str, ...]:
-    """Return who of the team is told: all for an alert, the living for a digest."""
+    """Return who of the team is notified: all for an alert, the living for a digest."""
     return tuple(name for name in dict.fromkeys(contacts.team) if alert or not recipients.dead(name))
 
 
@@ -178,7 +178,7 @@ def partner_of(contacts: Contacts, recipients: Recipients) -> tuple[str, ...]:
     return tuple(reminded)
 
 
-def nobody_told(contacts: Contacts, recipients: Recipients, *, mail: bool, webhook: bool) -> bool:
+def nobody_notified(contacts: Contacts, recipients: Recipients, *, mail: bool, webhook: bool) -> bool:
     """Return whether no living address of the team and no working webhook is left, by the channels that there are."""
     names = (*(contacts.team if mail else ()), *((WEBHOOK,) if webhook else ()))
     return not any(map(recipients.reaches, names))

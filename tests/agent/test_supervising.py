@@ -85,6 +85,7 @@ def test_a_rotation_signals_it_once(tmp_path: Path) -> None:
     assert run(tmp_path, script, signal.SIGHUP, act=act) == 1
 
 
+@pytest.mark.slow
 def test_a_restart_waits_for_the_whole_group(tmp_path: Path) -> None:
     """The first start leaves a process that ignores SIGTERM for a while, and would write until it is gone."""
     script = (

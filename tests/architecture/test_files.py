@@ -31,6 +31,7 @@ def test_there_are_files_to_read() -> None:
     assert ROOT / "pyproject.toml" in files()
 
 
+@pytest.mark.slow
 def test_no_registry_or_machine_path() -> None:
     hosts = [re.escape(host) for host in configured_hosts() - {"localhost"}]
     forbidden = re.compile("|".join([*PUBLIC, *hosts, HOME, re.escape(f"{ROOT}/")]))

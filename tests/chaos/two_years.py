@@ -86,7 +86,7 @@ class Years:
             self.seen["a consumer was late"] += 1
         wrong = reader.calls_partner()
         if not wrong and reader.is_over and not self.mailbox.told(name, since=reader.not_after - 40 * DAY):
-            wrong = f"{name}: nobody was told before its certificate ended"
+            wrong = f"{name}: nobody was notified before its certificate ended"
         if wrong:
             self.wrong.append(f"{self.clock.now:%F %H:%M} {wrong}")
 

@@ -200,7 +200,7 @@ class Mailbox:
         return any(at >= since and name in {item.account for item in letter.items} for at, letter in self.letters)
 
     def faults(self) -> Iterator[str]:
-        """Yield each event that one recipient was told of by two letters."""
+        """Yield each event that one recipient got in two letters."""
         told: dict[tuple[str, str], set[str]] = {}
         for _, letter in self.letters:
             for item in letter.items:

@@ -20,6 +20,8 @@ from broker.model.lease import Lease
 from tests.fetching.test_service import served
 from tests.service.test_app import Bundles
 from tests.support.accounts import PLANTED
+from tests.support.console import inside
+from tests.support.ended import Ended
 from tests.support.sources import ROOT
 
 FILES = "for f in KEY CERT CA USERNAME_FILE PASSWORD_FILE CLIENT_ID_FILE; do eval cat \\$PARTNER_$f; echo; done"
@@ -60,6 +62,10 @@ class Bench:
         said, complained = process.communicate()
         return process.returncode, said, complained
 
+    def here(self, *words: str) -> Ended:
+        """Run it in this process; what the program writes goes to this process's streams."""
+        return inside(["exec", "mzp-1/fleet", *words], home=self.home, environment=self.environment)
+
     @property
     def left(self) -> list[Path]:
         """The files that are left."""
@@ -85,6 +91,7 @@ def test_paths_are_in_the_environment(bench: Bench) -> None:
     assert not bench.left
 
 
+@pytest.mark.slow
 def test_files_in_its_own_memory(bench: Bench) -> None:
     code, said, _ = bench.run("--memfd", "--", "sh", "-c", f"{FILES}; env; exit 4")
     assert code == 4
@@ -94,14 +101,37 @@ def test_files_in_its_own_memory(bench: Bench) -> None:
     assert not bench.bundles.texts, "its lease ends by itself"
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Handle signals as before, though `--memfd` gave the program the default actions."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("memory", [(), ("--memfd",)])
-def test_failures_have_their_codes(bench: Bench, memory: tuple[str, ...]) -> None:
-    code, _, complained = bench.run(*memory, "--", "no-such-program")
-    assert (code, complained.splitlines()[-1]) == (127, "error: no-such-program: no such file or directory")
-    assert bench.run(*memory, "--", "/")[0] == 126
+def test_failures_have_their_codes(bench: Bench, own_signals: None, memory: tuple[str, ...]) -> None:
+    ended = bench.here(*memory, "--", "no-such-program")
+    assert (ended.code, ended.err.splitlines()[-1]) == (127, "error: no-such-program: no such file or directory")
+    assert bench.here(*memory, "--", "/").code == 126
     bench.bundles.error = DeniedError("no right")
-    assert bench.run(*memory, "--", "true")[0] == 125
+    assert bench.here(*memory, "--", "true").code == 125
     assert not bench.left
+
+
+def test_a_run_leaves_nothing_behind(bench: Bench) -> None:
+    """Neither its own files, nor those of a run that was killed: those of one that lives stay."""
+    ended = bench.here("--", "sh", "-c", "dirname $(dirname $PARTNER_DIRECTORY) > $HOME/place; exit 5")
+    assert ended.code == 5
+    place = Path((bench.home / "place").read_text().strip())
+    (bench.home / "place").unlink()
+    for pid in ("4194305", str(os.getppid())):
+        (place / f"exec-{pid}").mkdir(mode=0o700)
+    assert bench.here("--", "true").code == 0
+    assert [path.name for path in place.iterdir()] == [f"exec-{os.getppid()}"]
+    assert not bench.left
+    assert bench.bundles.texts == ["lease-text"] * 2, "each lease was given back"
 
 
 def test_sigterm_ends_the_program_too(bench: Bench) -> None:
@@ -115,12 +145,13 @@ def test_sigterm_ends_the_program_too(bench: Bench) -> None:
 
 
 def test_moved_file_keeps_the_code(bench: Bench) -> None:
-    code, _, complained = bench.run("--", "sh", "-c", "mv $PARTNER_KEY $HOME/moved; exit 3")
-    assert code == 3
-    assert "tls.key cannot be found" in complained
+    ended = bench.here("--", "sh", "-c", "mv $PARTNER_KEY $HOME/moved; exit 3")
+    assert ended.code == 3
+    assert "tls.key cannot be found" in ended.err
     assert [path.name for path in bench.left] == ["moved"]
 
 
+@pytest.mark.slow
 def test_next_run_removes_what_a_kill_left(bench: Bench) -> None:
     process = bench.start("--", "sh", "-c", "echo $$; exec sleep 60")
     assert process.stdout

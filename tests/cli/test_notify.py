@@ -53,6 +53,7 @@ def mailing(system: System, mail_servers: MailServers) -> System:
         system.ok("mail", "set", server, "--password-file", "-", input=PASSWORD)
     system.candidate()
     system.ok("account", "set", "acme", "--team", TEAM)
+    system.here = True
     return system
 
 
@@ -120,11 +121,11 @@ def test_a_bounce_is_proof_of_death(mailing: System, mail_servers: MailServers) 
     mail_servers.put(BROKER, report)
     assert dead(mailing)
     assert "bounced with status 5.1.1" in mailing.ok("notify", "list").out
-    assert "acme: nobody who can be reached is told" in mailing.ok("status").err
+    assert "acme: none of its recipients of notices can be reached" in mailing.ok("status").err
     codes = [finding["code"] for finding in mailing.run("doctor", "-o", "json").json["findings"]]
     assert {"notice.nobody", "notice.dead"} <= set(codes)
     mailing.ok("notify", "test", NOBODY)
-    assert "nobody who can be reached" not in mailing.ok("status").err
+    assert "none of its recipients" not in mailing.ok("status").err
 
 
 def dead(system: System) -> bool:

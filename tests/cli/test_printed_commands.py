@@ -14,6 +14,7 @@ from tests.support.printed_run import PrintedRuns
 from tests.support.sources import ROOT
 
 
+@pytest.mark.slow
 def test_every_command_in_a_text_is_complete() -> None:
     """All arguments and required options are there, and no option is unknown."""
     wrong = [f"{place}: {found}: {found.fault}" for place, text in literals() for found in printed(text) if found.fault]

@@ -43,7 +43,7 @@ def test_broker_alone_prints_its_help(tmp_path: Path) -> None:
     assert "Commands:" in ended.out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sampled(COMMANDS, every=6, rest=pytest.mark.slow))
 def test_help_fits_a_narrow_terminal(name: str, tmp_path: Path) -> None:
     ended = inside([*name.split(), "--help"], home=tmp_path, environment={"COLUMNS": "60"})
     assert max(map(len, ended.out.splitlines())) <= 60

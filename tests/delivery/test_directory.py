@@ -393,6 +393,7 @@ def _publish_and_die(root: Path, place: int) -> int:
     os._exit(0)
 
 
+@pytest.mark.slow
 def test_several_publishers_take_turns(tmp_path: Path) -> None:
     root = tmp_path / "root"
     bundles = [paper(generation=n) for n in (7, 8, 9)]
@@ -429,6 +430,7 @@ def test_replaced_directory_is_reopened(tmp_path: Path) -> None:
     assert (tmp_path / "away" / CURRENT).readlink().name == "gen-000007"
 
 
+@pytest.mark.slow
 def test_reader_never_sees_two_generations(tmp_path: Path) -> None:
     root = tmp_path / "root"
     bundles = [paper(generation=7, password="seven"), paper(generation=8, password="eight", number=2)]

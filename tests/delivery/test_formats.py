@@ -17,6 +17,7 @@ from broker.model.authentication import Authentication, Basic, ClientId, Values
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, paper, publish
+from tests.support.depth import sampled
 from tests.support.tls_server import Saying
 
 HOSTILE = [
@@ -60,7 +61,7 @@ def curl_status(config: Path, url: str, *more: str) -> str:
 
 
 @pytest.mark.peer("curl")
-@pytest.mark.parametrize("password", HOSTILE)
+@pytest.mark.parametrize("password", sampled(HOSTILE, every=4, rest=pytest.mark.slow))
 def test_curl_sends_hostile_passwords(partner: Standin, bundle: Bundle, tmp_path: Path, password: str) -> None:
     partner.registry.set_password(LOGIN, password)
     try:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker.model.role import Role
 from broker.vault.policies import policy_name, role_policy
+from broker.vault.server_certificate import issue
 from tests.e2e.test_service import serving
+from tests.support.console import inside
 from tests.support.system import System
 
 pytestmark = pytest.mark.slow
@@ -66,6 +69,17 @@ def test_a_certificate_of_vault_is_renewed(system: System, pki: Pki, name: str) 
             pass
 
 
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_vault_signs_for_a_key_of_ours(system: System, pki: Pki, name: str) -> None:
+    pki.grant()
+    issued = issue(system.vault.connection(Role.SERVER), f"{pki.mount}/broker", name).reveal()
+    key, (leaf, *chain) = load_pem_private_key(issued, None), x509.load_pem_x509_certificates(issued)
+    assert leaf.public_key() == key.public_key()
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(one.value) for one in names] == [name]
+    assert x509.load_pem_x509_certificate(pki.ca.encode()) in chain
+
+
 def test_a_certificate_that_is_refused(system: System, pki: Pki) -> None:
     line = [
         "serve",
@@ -77,11 +91,11 @@ def test_a_certificate_that_is_refused(system: System, pki: Pki) -> None:
         f"{pki.mount}/broker",
         "--tls-name",
     ]
-    ended = system.run(*line, "localhost")
+    ended = inside([*line, "localhost"], home=system.home, environment=system.environment)
     assert (ended.code, f"{pki.mount}/sign/broker" in ended.err, "broker vault setup" in ended.err) == (5, True, True)
     system.changes = {"BROKER_TLS_PKI": f"{pki.mount}/broker"}
     assert f"the server role lacks update on {pki.mount}/sign/broker" in system.run("doctor").out
     pki.grant()
     assert "sign/broker" not in system.run("doctor").out
-    ended = system.run(*line, "other.example")
+    ended = inside([*line, "other.example"], home=system.home, environment=system.environment)
     assert (ended.code, "does not sign for other.example" in ended.err) == (6, True)

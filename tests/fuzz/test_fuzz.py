@@ -59,6 +59,7 @@ from tests.support import pki
 from tests.support.accounts import NOW, with_rolled_back
 from tests.support.counts import TALLY
 from tests.support.credential_sets import paper
+from tests.support.depth import sampled
 from tests.support.replies import NEW, SENT, Desk, a_mail, bounce, waiting_account
 
 SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
@@ -315,7 +316,7 @@ def _try(kind: str, target: Target, number: int, data: bytes) -> None:
     assert time.process_time() - started < AT_MOST, f"{kind}, FUZZ_SEED={SEED}, number {number} keeps us busy"
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", sampled(TARGETS, every=3, rest=pytest.mark.slow))
 def test_good_input_is_read(kind: str) -> None:
     target = TARGETS[kind]()
     for data in target.good:

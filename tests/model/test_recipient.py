@@ -1,4 +1,4 @@
-"""Recipients: who is told, who is dead, when something is tried again."""
+"""Recipients: who is notified, who is dead, when something is tried again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from broker.model.recipient import (
     Digest,
     Recipient,
     Recipients,
-    nobody_told,
+    nobody_notified,
     oldest_test,
     partner_of,
     team_of,
@@ -34,7 +34,7 @@ def with_dead(*names: str) -> Recipients:
 
 
 @pytest.mark.parametrize(("dead", "count"), [((), 1), (("first@p.example",), 2), (CONTACTS.partner, 3)])
-def test_after_a_dead_contact_the_next_is_told(dead: tuple[str, ...], count: int) -> None:
+def test_after_a_dead_contact_comes_the_next(dead: tuple[str, ...], count: int) -> None:
     assert partner_of(CONTACTS, with_dead(*dead)) == CONTACTS.partner[:count]
 
 
@@ -44,13 +44,13 @@ def test_a_dead_address_gets_alerts_only() -> None:
     assert team_of(CONTACTS, dead, alert=False) == ("anna@a.example",)
 
 
-def test_nobody_is_told() -> None:
-    assert not nobody_told(CONTACTS, with_dead("ops@a.example"), mail=True, webhook=False)
-    assert nobody_told(CONTACTS, with_dead(*CONTACTS.team), mail=True, webhook=False)
-    assert nobody_told(Contacts(), Recipients(), mail=True, webhook=False)
-    assert nobody_told(CONTACTS, Recipients(), mail=False, webhook=False)
-    assert not nobody_told(Contacts(), Recipients(), mail=True, webhook=True)
-    assert nobody_told(Contacts(), Recipients((Recipient(WEBHOOK, failures=FAILING),)), mail=True, webhook=True)
+def test_nobody_is_notified() -> None:
+    assert not nobody_notified(CONTACTS, with_dead("ops@a.example"), mail=True, webhook=False)
+    assert nobody_notified(CONTACTS, with_dead(*CONTACTS.team), mail=True, webhook=False)
+    assert nobody_notified(Contacts(), Recipients(), mail=True, webhook=False)
+    assert nobody_notified(CONTACTS, Recipients(), mail=False, webhook=False)
+    assert not nobody_notified(Contacts(), Recipients(), mail=True, webhook=True)
+    assert nobody_notified(Contacts(), Recipients((Recipient(WEBHOOK, failures=FAILING),)), mail=True, webhook=True)
 
 
 def test_only_a_test_by_name_revives() -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,7 @@ ANCHOR = AnchorKey(Secret(bytes(32)))
 BEFORE = datetime(1970, 1, 2, tzinfo=UTC)
 
 
+@pytest.mark.slow
 @given(st.builds(ConsumerRecord, TEXTS, TEXTS, st.lists(HOLDINGS, max_size=4).map(tuple)))
 def test_a_consumers_record(record: ConsumerRecord) -> None:
     assert decoded(json.loads(json.dumps(encoded(record))), ConsumerRecord, "consumer") == record
@@ -89,6 +91,7 @@ def test_a_signed_statement(statement: Statement) -> None:
     assert replace(read, hash="") == statement
 
 
+@pytest.mark.slow
 @given(MANIFESTS)
 def test_a_manifest(manifest: Manifest) -> None:
     assert parse(dump(manifest)) == manifest

@@ -15,6 +15,7 @@ import pytest
 from broker.pki import keys
 from tests.pki.inputs import INPUTS, Chain, Input, findings_of, root
 from tests.support import pki
+from tests.support.depth import sampled
 
 Servers = Callable[[Input], int]
 
@@ -81,7 +82,7 @@ def codes_of(chain: Chain, trusted: pki.Ca) -> str:
 
 
 @pytest.mark.peer("openssl")
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", sampled(INPUTS, every=4, rest=pytest.mark.slow))
 def test_each_input_is_judged(name: str, servers: Servers, tmp_path: Path) -> None:
     one = INPUTS[name]
     chain = one.chain()

@@ -50,7 +50,7 @@ def dead(of: NoticeWorld, name: str) -> None:
 
 
 def events(of: NoticeWorld, kind: LetterKind | None = None) -> list[str]:
-    return [key.removeprefix(f"{MZP}.") for _, key in of.told(kind)]
+    return [key.removeprefix(f"{MZP}.") for _, key in of.letters_of(kind)]
 
 
 def test_a_year_tells_each_rung_once() -> None:
@@ -59,13 +59,13 @@ def test_a_year_tells_each_rung_once() -> None:
     for step in range(int(395 * 24 / 5)):
         one.now = NOW + step * timedelta(hours=5)
         one.sweep()
-    told = one.told()
-    assert set(told.values()) == {1}
+    notified = one.letters_of()
+    assert set(notified.values()) == {1}
     rungs = ["60d", "30d", "14d", "7d", "3d", "1d"]  # after 90 % of its lifetime
     after = ["expired", "expired-1d", "expired-3d", "expired-7d", "expired-14d", "expired-21d", "expired-28d"]
     expected = ["not-due-g1.60d", *(f"due-g1.{rung}" for rung in rungs), *(f"expired-g1.{rung}" for rung in after)]
-    assert [key.removeprefix(f"{MZP}.") for to, key in told if to == OPS] == expected
-    assert len(told) == 2 * len(expected)
+    assert [key.removeprefix(f"{MZP}.") for to, key in notified if to == OPS] == expected
+    assert len(notified) == 2 * len(expected)
 
 
 def test_what_goes_by_itself_is_in_the_digest() -> None:
@@ -74,7 +74,7 @@ def test_what_goes_by_itself_is_in_the_digest() -> None:
     one.now = later(hours=20)
     one.sweep()
     assert events(one, LetterKind.DIGEST) == ["sent-r2s.begin"]
-    assert not one.told(LetterKind.ALERT)
+    assert not one.letters_of(LetterKind.ALERT)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_a_kill_sends_nothing_under_a_new_id(alert: bool) -> None:
         one.now += DAY
         for _ in range(2):
             one.sweep()
-        assert set(one.told().values()) == {1}, f"killed at {kill_at}"
-        assert {to for to, _ in one.told()} == set(contacts.team)
-        assert len({key.partition(".")[0] for _, key in one.told()}) == 2
+        assert set(one.letters_of().values()) == {1}, f"killed at {kill_at}"
+        assert {to for to, _ in one.letters_of()} == set(contacts.team)
+        assert len({key.partition(".")[0] for _, key in one.letters_of()}) == 2
         if one.calls < kill_at:
             break
     assert kills > 20
@@ -162,7 +162,7 @@ def test_an_account_that_fails_stops_no_other() -> None:
 
 
 def test_what_is_over_is_not_sent() -> None:
-    """The mail server was away until the partner had answered: only the newest step is told."""
+    """The mail server was away until the partner had answered: only the newest step has a notice."""
     one = world(due(), now=later(days=340), down={OPS})
     one.sweep()
     one.accounts[MZP], one.down, one.now = with_answer(due()), set(), one.now + DAY
@@ -197,7 +197,9 @@ def test_an_entry_is_withdrawn_once() -> None:
     for kill_at in range(undisturbed.calls + 1):
         one = withdrawing(kill_at)
         letters = {letter.id: letter for letter in one.sent}
-        assert Counter(event for _, event in one.told()) == Counter(event for _, event in undisturbed.told())
+        assert Counter(event for _, event in one.letters_of()) == Counter(
+            event for _, event in undisturbed.letters_of()
+        )
         digests = [letter for letter in letters.values() if letter.kind is LetterKind.DIGEST]
         assert [[e.step for e in letter.withdrawn] for letter in digests] == [["due-g1"], []], kill_at
         published = {e.uid: e.sequence for letter in one.sent for e in letter.entries}
@@ -216,8 +218,8 @@ def test_the_dead_get_alerts_only() -> None:
     assert [letter.to for letter in one.sent if letter.kind is LetterKind.ALERT] == [OPS, "anna@example.test"]
 
 
-def test_whoever_is_added_is_told() -> None:
-    """Nobody was there to be told: the event is not spent."""
+def test_added_recipients_get_open_events() -> None:
+    """Nobody could be notified: the event is not spent."""
     one = world(due(contacts=Contacts()), now=later(days=340))
     one.sweep()
     assert not one.sent
@@ -238,7 +240,7 @@ def test_partner_is_reminded_of_our_mail(via: str, reminded: bool) -> None:
     assert [letter.to for letter in one.sent if letter.kind is LetterKind.ALERT] == [OPS]
 
 
-def test_the_webhook_is_told_too() -> None:
+def test_the_webhook_is_notified_too() -> None:
     one = world(due(), now=later(days=340), channels=Channels(mail=False, webhook=True))
     one.sweep()
     assert [letter.to for letter in one.sent] == [WEBHOOK]
@@ -257,12 +259,12 @@ def test_the_fence_is_before_each_letter() -> None:
     assert one.fenced == len(one.sent) == 2
 
 
-@pytest.mark.parametrize(("machine", "told"), [(True, []), (False, ["drafted-r2.begin"])])
-def test_a_request_that_only_a_person_sends(machine: bool, told: list[str]) -> None:
+@pytest.mark.parametrize(("machine", "expected"), [(True, []), (False, ["drafted-r2.begin"])])
+def test_a_request_that_only_a_person_sends(machine: bool, expected: list[str]) -> None:
     """Renewal is automatic, but a machine cannot use the partner's portal."""
     one = world(with_open_request(with_current()), submits=machine)
     one.sweep()
-    assert events(one, LetterKind.ALERT) == told
+    assert events(one, LetterKind.ALERT) == expected
 
 
 def failing(step: str, *, hours: float, head: int) -> RotationRecord:
@@ -281,7 +283,7 @@ def failing(step: str, *, hours: float, head: int) -> RotationRecord:
         ("prove", 6, 0, LetterKind.DIGEST),
     ],
 )
-def test_a_step_that_keeps_failing_is_told(step: str, hours: float, behind: int, kind: LetterKind | None) -> None:
+def test_a_step_that_keeps_failing_has_a_notice(step: str, hours: float, behind: int, kind: LetterKind | None) -> None:
     account = with_current()
     one = world(account)
     one.records.stored[MZP] = failing(step, hours=hours, head=account.head.number - behind)
@@ -290,7 +292,7 @@ def test_a_step_that_keeps_failing_is_told(step: str, hours: float, behind: int,
     assert all(letter.items[0].notice.hint == "broker mail test" for letter in one.sent)
 
 
-def test_a_reply_that_waits_is_told() -> None:
+def test_a_reply_that_waits_has_a_notice() -> None:
     one = world(overdue())
     one.records.stored[MZP] = RotationRecord(proposals=(Proposal("ab12", Arrival.REPLY, NOW, "mail", request=2),))
     one.sweep()
@@ -300,7 +302,7 @@ def test_a_reply_that_waits_is_told() -> None:
     assert letter.items[0].notice.hint == f"broker cert import {MZP} --reply {MZP}/ab12"
 
 
-def test_a_compromise_is_told_each_day() -> None:
+def test_a_compromise_has_a_notice_each_day() -> None:
     account = with_current()
     reported = tuple(replace(r, compromised=Halt(NOW, "stolen")) for r in account.requests)
     one = world(replace(account, requests=reported))

@@ -138,6 +138,7 @@ def test_answer_without_anything_is_a_task(desk: Desk) -> None:
     assert one.kind is Arrival.UNREADABLE
 
 
+@pytest.mark.slow
 def test_private_key_is_named_and_not_stored(desk: Desk) -> None:
     secret = pki.run("openssl", "genpkey", "-algorithm", "RSA").decode()
     (one,) = desk.mailed(a_mail(NEW, text=secret))

@@ -85,6 +85,7 @@ def test_no_core_and_private_files(tmp_path: Path) -> None:
         assert status(process.pid)["Umask"] == "0077"
 
 
+@pytest.mark.slow
 @pytest.mark.peer("setpriv")
 def test_same_user_cannot_read_memory(tmp_path: Path) -> None:
     command = as_nobody(WAITING)
@@ -99,6 +100,7 @@ def test_same_user_cannot_read_memory(tmp_path: Path) -> None:
         assert Path(f"/proc/{process.pid}/environ").stat().st_uid == 0
 
 
+@pytest.mark.slow
 def test_an_abort_leaves_no_core(tmp_path: Path) -> None:
     def ended_by_abort(command: Sequence[str], ready: Callable[[int], bool]) -> int:
         with running(command, tmp_path, ready) as process:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from partner_standin import Standin
 
+from tests.support.depth import sampled
 from tests.support.partner import Customer, desk, soon
 
 
@@ -42,7 +43,7 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("case", MALFORMED)
+@pytest.mark.parametrize("case", sampled(MALFORMED, every=4, rest=pytest.mark.slow))
 def test_malformed_requests_get_a_status(customer: Customer, case: str) -> None:
     sent, status = MALFORMED[case]
     assert raw(customer, sent).split(b" ", 2)[1] == status

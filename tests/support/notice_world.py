@@ -103,8 +103,8 @@ class NoticeWorld:
         if self.calls == self.kill_at:
             raise Killed
 
-    def told(self, kind: LetterKind | None = None) -> Counter[tuple[str, str]]:
-        """Return how many letters with different ids told a recipient of an event."""
+    def letters_of(self, kind: LetterKind | None = None) -> Counter[tuple[str, str]]:
+        """Return how many letters with different ids each recipient got about each event."""
         letters = {letter.id: letter for letter in self.sent if kind in (None, letter.kind)}
         return Counter((letter.to, item.key) for letter in letters.values() for item in letter.items)
 

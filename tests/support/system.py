@@ -23,6 +23,7 @@ from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.vault.layout import right
+from tests.support.console import inside
 from tests.support.ended import Ended
 from tests.support.forked import shared
 from tests.support.vault import TestVault, issue_login
@@ -44,6 +45,7 @@ class System:
     home: Path
     environment: dict[str, str]
     changes: Mapping[str, str] = field(default_factory=dict)  # further variables for every command
+    here: bool = False  # whether commands run in this process, whose lines coverage counts
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of `broker ARGUMENTS`."""
@@ -59,6 +61,8 @@ class System:
         """Run `broker ARGUMENTS` to its end, in a forked process: `start` is for tests of how a command starts."""
         data = input.encode() if isinstance(input, str) else input
         environment = {**self.environment, **self.changes}
+        if self.here:
+            return inside(arguments, home=self.home, environment=environment, input=data)
         return shared().run(*arguments, cwd=self.home, environment=environment, data=data).ended
 
     def ok(self, *arguments: str, input: str | bytes = b"") -> Ended:  # noqa: A002  # as subprocess

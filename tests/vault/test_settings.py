@@ -109,6 +109,7 @@ def test_token_does_not_show() -> None:
     assert "planted" not in repr(settings(VAULT_ADDR="https://v", VAULT_TOKEN="s.planted"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["true", '"true"'])
 def test_plain_http_is_accepted_by_a_setting(tmp_path: Path, text: str) -> None:
     file = tmp_path / "broker.toml"
