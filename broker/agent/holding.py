@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from broker.agent.files import Files
-from broker.agent.ports import Output
+from broker.agent.ports import Output, Place
 from broker.delivery.directory import CURRENT, GRACE
 from broker.delivery.root import LeftBehindError
 from broker.errors import BrokerError, DeniedError
@@ -48,7 +47,7 @@ class Held:
     """
 
     def __init__(
-        self, source: Source, wanted: Wanted, files: Files, clock: Clock, granted: Granted | None = None
+        self, source: Source, wanted: Wanted, files: Place, clock: Clock, granted: Granted | None = None
     ) -> None:
         self._source = source
         self.wanted = wanted
@@ -60,6 +59,7 @@ class Held:
         self.granted = granted or source.grant(wanted)  # there is no file yet
         self.displaced: list[Displaced] = []
         self.say: Callable[[str], None] = log.info
+        self.grace = _GRACE  # for which older generations stay
         self.outputs: Sequence[Output] = ()  # beside the files
         self.followed: Callable[[], None] = lambda: None  # is called when the files are of another generation
         self.failed: Callable[[BrokerError], None] = lambda _: None  # is called for an error that ends nothing
@@ -241,7 +241,7 @@ class Held:
             self.say(f"generation {bundle.generation} of {bundle.account}/{bundle.application} in {current}")
             self.followed()
         if is_new and self.path.name != generation:
-            self.displaced.append(self._later(Displaced(before, generation, self._clock() + _GRACE)))
+            self.displaced.append(self._later(Displaced(before, generation, self._clock() + self.grace)))
         elif is_new:
             self._returned(before)
         if is_new:
@@ -265,7 +265,7 @@ class Held:
 
     def _later(self, one: Displaced) -> Displaced:
         """Return `one` with a lease that lasts until its time."""
-        if self.extend and one.granted.lease.expires < one.until + _GRACE:
+        if self.extend and one.granted.lease.expires < one.until + self.grace:
             try:
                 return replace(one, granted=self.extend(self.wanted, one.granted))
             except BrokerError as error:  # it ends by itself

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Unpack
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -27,6 +27,7 @@ from yarl import URL
 
 from broker.client.asynchronous import Loop, exchanged
 from broker.client.following import Directory, Follower
+from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
 from broker.errors import BrokerError
 from broker.model.authentication import Request
@@ -126,9 +127,9 @@ class Session:
 
     async def close(self) -> None:
         """Close the connections, and give the bundle back if it is the session's own."""
+        await asyncio.to_thread(self._follower.end)
         self.current.rest()
         await self._loop.closed()
-        await asyncio.to_thread(self._follower.end)
 
     async def __aenter__(self) -> "Session":
         return self
@@ -202,6 +203,11 @@ def open(  # noqa: A001  # broker.client.aiohttp.open
 ) -> Session:
     """Return a session on the bundle published in `directory`, as `broker.client.open` does."""
     return Session(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+
+
+def connect(application: str, *, timeout: tuple[float, float] = TIMEOUT, **options: Unpack[Options]) -> Session:
+    """Return a session on a bundle of ACCOUNT/APPLICATION from the service. It blocks for one request to that."""
+    return Session(leased(application, options), timeout=timeout)
 
 
 class _Wire:

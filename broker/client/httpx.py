@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Unpack
 
 import httpx
 
 from broker.client.asynchronous import Loop
 from broker.client.following import Directory, Follower
 from broker.client.httpx_transport import AsyncTransport, AsyncWire, Transport
+from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
 from broker.model.bundle import Manifest
 from broker.model.proxy import proxy_of
@@ -130,6 +131,18 @@ def open_async(
 ) -> AsyncClient:
     """Return an asynchronous client on the bundle published in `directory`."""
     return AsyncClient(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+
+
+def connect(application: str, *, timeout: tuple[float, float] = TIMEOUT, **options: Unpack[Options]) -> Client:
+    """Return a client on a bundle of ACCOUNT/APPLICATION from the service, as `broker.client.connect` does."""
+    return Client(leased(application, options), timeout=timeout)
+
+
+def connect_async(
+    application: str, *, timeout: tuple[float, float] = TIMEOUT, **options: Unpack[Options]
+) -> AsyncClient:
+    """Return an asynchronous client on a bundle of ACCOUNT/APPLICATION. It blocks for one request to the service."""
+    return AsyncClient(leased(application, options), timeout=timeout)
 
 
 def _options(credentials: Credentials, timeout: tuple[float, float]) -> dict[str, Any]:

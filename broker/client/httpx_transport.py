@@ -158,9 +158,9 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the connections, and give the bundle back if it is the client's own."""
+        await asyncio.to_thread(self._follower.end)
         self._current.rest()
         await self._loop.closed()
-        await asyncio.to_thread(self._follower.end)
 
 
 async def _attempt_async(

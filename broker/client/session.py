@@ -4,11 +4,12 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import requests
 
 from broker.client.following import Directory, Follower
+from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
 from broker.model.bundle import Manifest
 from broker.model.proxy import proxy_of
@@ -84,6 +85,15 @@ def open(  # noqa: A001  # broker.client.open
     damaged, or if the proxy cannot be used.
     """
     return Session(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+
+
+def connect(application: str, *, timeout: tuple[float, float] = TIMEOUT, **options: Unpack[Options]) -> Session:
+    """Return a session on a bundle of ACCOUNT/APPLICATION, which is fetched from the service and held in memory.
+
+    A thread renews its lease and follows rotations; `close`, and the exit of the program, give it back. Raise
+    `InputError` for a wrong option, `DeniedError` without a right, and other errors of the service.
+    """
+    return Session(leased(application, options), timeout=timeout)
 
 
 def _document(response: requests.Response) -> dict[str, Any]:

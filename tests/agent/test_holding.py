@@ -18,10 +18,10 @@ from broker.agent import holding
 from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.cli.output import note
-from broker.cli.through import Identity
 from broker.delivery import directory
 from broker.delivery.root import LeftBehindError, Root
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError
+from broker.fetching.identity import Identity
 from broker.model.bundle import Granted, Wanted
 from broker.model.clock import system_clock
 from broker.model.lease import BundleKind, Consumer, Lease

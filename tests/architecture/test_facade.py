@@ -11,7 +11,7 @@ CLI = [file for file in MODULES if room(file) == "cli"]
 LAZY = [file for file in MODULES if room(file) in ("cli", "compose", "telemetry", "delivery")]
 FREE = ("cli", "compose", "model", "errors", "config", "settings", "paths", "signals", "telemetry", "__version__")
 HELPERS = (  # pure functions, and values that use-cases take and return: none of them reaches Vault or the partner
-    "broker.fetching.service.",  # the other way to a bundle: over HTTP, with no login of this host
+    "broker.fetching.",  # the other way to a bundle: over HTTP, with no login of this host
     "broker.addresses.",
     "broker.agent.",
     "broker.delivery.",

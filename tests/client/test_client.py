@@ -29,8 +29,9 @@ from tests.support.tls_server import Saying
 
 
 def test_public_names_are_documented() -> None:
-    values = {"Credentials", "Manifest", "Published", "Session", "open", "read"}
-    errors = {"BrokerError", "InputError", "NothingPublishedError", "PartnerUnavailableError", "RefusedError"}
+    values = {"Credentials", "Manifest", "Published", "Session", "connect", "open", "read"}
+    errors = {"BrokerError", "DeniedError", "InputError", "NothingPublishedError", "PartnerUnavailableError"}
+    errors |= {"RefusedError", "VaultUnavailableError"}
     assert set(broker.client.__all__) == values | errors
     for name in broker.client.__all__:
         assert getattr(broker.client, name).__doc__

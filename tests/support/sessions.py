@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import broker.client
 import broker.client.aiohttp
 import broker.client.httpx
 
-__all__ = ["OPENED", "Calls"]
+__all__ = ["HOLDING", "OPENED", "Calls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class Calls:
 
 
 @contextmanager
-def _requests(root: Path, **options: Any) -> Iterator[Calls]:
-    with broker.client.open(root, **options) as session:
+def _blocking(made: Callable[[], Any]) -> Iterator[Calls]:
+    with made() as session:
 
         def request(method: str, path: str, **given: Any) -> tuple[int, Any]:
             answer = session.request(method, path, **given)
@@ -42,23 +41,15 @@ def _requests(root: Path, **options: Any) -> Iterator[Calls]:
 
 
 @contextmanager
-def _httpx(root: Path, **options: Any) -> Iterator[Calls]:
-    with broker.client.httpx.open(root, **options) as session:
-
-        def request(method: str, path: str, **given: Any) -> tuple[int, Any]:
-            answer = session.request(method, path, **given)
-            return answer.status_code, answer.json() if answer.content else None
-
-        yield Calls(session, request, lambda path: list(session.pages(path)))
-
-
-@contextmanager
-def _async_httpx(root: Path, **options: Any) -> Iterator[Calls]:
+def _asynchronous(made: Callable[[], Any]) -> Iterator[Calls]:
     with _loop() as wait:
-        session = broker.client.httpx.open_async(root, **options)
+        session = made()
 
         async def request(method: str, path: str, **given: Any) -> tuple[int, Any]:
             answer = await session.request(method, path, **given)
+            if isinstance(session, broker.client.aiohttp.Session):
+                async with answer:
+                    return answer.status, await answer.json() if await answer.read() else None
             return answer.status_code, answer.json() if answer.content else None
 
         async def pages(path: str) -> list[dict[str, Any]]:
@@ -67,25 +58,7 @@ def _async_httpx(root: Path, **options: Any) -> Iterator[Calls]:
         try:
             yield Calls(session, lambda *a, **k: wait(request(*a, **k)), lambda path: wait(pages(path)))
         finally:
-            wait(session.aclose())
-
-
-@contextmanager
-def _aiohttp(root: Path, **options: Any) -> Iterator[Calls]:
-    with _loop() as wait:
-        session = broker.client.aiohttp.open(root, **options)
-
-        async def request(method: str, path: str, **given: Any) -> tuple[int, Any]:
-            async with session.request(method, path, **given) as answer:
-                return answer.status, await answer.json() if await answer.read() else None
-
-        async def pages(path: str) -> list[dict[str, Any]]:
-            return [page async for page in session.pages(path)]
-
-        try:
-            yield Calls(session, lambda *a, **k: wait(request(*a, **k)), lambda path: wait(pages(path)))
-        finally:
-            wait(session.close())
+            wait(session.close() if isinstance(session, broker.client.aiohttp.Session) else session.aclose())
 
 
 @contextmanager
@@ -110,9 +83,18 @@ async def _transports_closed(loop: Any) -> None:
         await asyncio.sleep(0.005)
 
 
-OPENED: Final[dict[str, Callable[..., AbstractContextManager[Calls]]]] = {
-    "requests": _requests,
-    "httpx": _httpx,
-    "async-httpx": _async_httpx,
-    "aiohttp": _aiohttp,
+Opener = Callable[..., AbstractContextManager[Calls]]
+_KINDS: Final[dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]]] = {
+    "requests": (_blocking, broker.client.open, broker.client.Session),
+    "httpx": (_blocking, broker.client.httpx.open, broker.client.httpx.Client),
+    "async-httpx": (_asynchronous, broker.client.httpx.open_async, broker.client.httpx.AsyncClient),
+    "aiohttp": (_asynchronous, broker.client.aiohttp.open, broker.client.aiohttp.Session),
 }
+
+
+def _opener(called: Callable[..., Any], made: Callable[..., Any]) -> Opener:
+    return lambda source, **options: called(lambda: made(source, **options))
+
+
+OPENED: Final = {name: _opener(called, opened) for name, (called, opened, _) in _KINDS.items()}  # on a directory
+HOLDING: Final = {name: _opener(called, made) for name, (called, _, made) in _KINDS.items()}  # on a follower
