@@ -26,7 +26,7 @@ def output(command: Sequence[str], environment: Mapping[str, str], seconds: floa
 
 def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: float, where: str, stdout: int) -> bytes:
     program = os.path.basename(command[0])  # noqa: PTH119  # arguments may be private: only this is shown
-    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())  # the program starts with none blocked
+    is_blocking = bool(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     try:
         child = subprocess.Popen(
             command,
@@ -35,12 +35,11 @@ def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: floa
             stdout=stdout,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_unblock if is_blocking else None,  # noqa: PLW1509  # one system call, which takes no lock
         )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name or an argument cannot be used"
         raise InputError(f"cannot run {program}: {reason}", hint=f"check {where} in broker.toml") from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         printed, _ = child.communicate(timeout=seconds)
     except BaseException as error:  # also if we are asked to end meanwhile
@@ -55,3 +54,8 @@ def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: floa
         ended = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise RefusedError(f"{program} ended with {ended}", hint="its own log says why; run it by hand")
     return printed or b""
+
+
+def _unblock() -> None:
+    """Block no signal in the program. A thread of ours that did not block them for a moment would take them."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -120,10 +120,19 @@ def wait_for_end(
     """Wait for a signal of `held_back`, and return its number; or for `news` or the time `until`, and return 0."""
 
     def pause(seconds: float) -> int:
-        came = signal.sigtimedwait(signals, min(seconds, _GLANCE if news else LOOK))
-        return came.si_signo if came else 0
+        return came(signals, min(seconds, _GLANCE if news else LOOK))
 
     return paused(pause, until, clock, news.is_set if news else bool)
+
+
+def came(signals: frozenset[int], seconds: float) -> int:
+    """Wait for a signal of `held_back`, and return its number, or 0 after some seconds.
+
+    A process that was stopped (SIGSTOP) past that time gets a structure from Python that nobody has filled:
+    Modules/signalmodule.c, `signal_sigtimedwait_impl`, after EINTR.
+    """
+    found = signal.sigtimedwait(signals, seconds)
+    return found.si_signo if found and found.si_signo in signals else 0
 
 
 def paused(

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from broker import signals
-from broker.signals import ASKING, AskedToEnd, held_back, raised, undisturbed, wait_for_end
+from broker.signals import ASKING, AskedToEnd, came, held_back, raised, undisturbed, wait_for_end
 from tests.support.depth import sampled
 
 EARLY = """
@@ -122,6 +122,12 @@ def test_ignored_hang_up_is_not_waited_for(heard: list[int]) -> None:
 def test_past_time_is_not_waited_for(heard: list[int]) -> None:
     with held_back() as waiting:
         assert not wait_for_end(waiting, START, Clock(0))
+
+
+def test_an_unfilled_answer_is_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python gives one to a process that was stopped past the end of its wait."""
+    monkeypatch.setattr(signal, "sigtimedwait", lambda *_: signal.struct_siginfo([2065970208, *[0] * 6]))
+    assert came(frozenset({15}), 0.1) == 0
 
 
 def test_clock_ahead_ends_the_wait(heard: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

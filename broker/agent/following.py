@@ -216,7 +216,8 @@ class Follower:
         """Wait for a time or for news; return a number if this is stopped, or the directory was moved."""
 
         def pause(seconds: float) -> int:
-            news.wait(min(seconds, LOOK))
+            if not self._stopped.is_set():
+                news.wait(min(seconds, LOOK))
             if self._stopped.is_set():
                 return _STOPPED
             return _MOVED if self.store.has_moved else 0

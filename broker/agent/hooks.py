@@ -20,6 +20,7 @@ FAILURE: Final = "failure"
 _AGAIN: Final = (3.0, 10.0)  # seconds until a failed hook runs again; twice as long each time
 _DOUBLED: Final = 5  # times at most
 _ATTEMPTS: Final = 5  # of a hook on failure
+_COMM: Final = 15  # bytes of a name that the kernel keeps
 
 
 class Hooks:
@@ -98,7 +99,7 @@ class Hooks:
     def _published(self) -> None:
         hook = self._table.hook
         if hook.pid_file:
-            _signal(hook.pid_file, hook.signal)
+            _signal(hook.pid_file, hook.signal, hook.process)
         variables = self._variables(PUBLISHED)
         self._command(hook.command, variables)
         self._command(("systemctl", "reload", hook.systemd_reload) if hook.systemd_reload else (), variables)
@@ -122,17 +123,20 @@ class Hooks:
         }
 
 
-def _signal(file: Path, number: int) -> None:
-    """Send a signal to the process whose number is in `file`."""
+def _signal(file: Path, number: int, name: str) -> None:
+    """Send a signal to the process whose number is in `file`. A file that was left may name another program."""
     try:
-        os.kill(_pid(file.read_text(encoding="ascii")), number)
+        pid = _pid(file.read_text(encoding="ascii"))
+        found = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        if name and found != name[:_COMM]:
+            raise RefusedError(f"{file} names the process {pid}, which is {found!r}", hint=f"does {name} run?")
+        os.kill(pid, number)
     except ValueError:
         raise InputError(f"{file} holds no number of a process", hint="check pid_file in [bundles.hooks]") from None
     except OSError as error:
-        name = signal.Signals(number).name
-        raise RefusedError(
-            f"{name} was not sent by {file}: {(error.strerror or 'error').lower()}", hint="does the program run?"
-        ) from None
+        reason = (error.strerror or "error").lower()
+        message = f"{signal.Signals(number).name} was not sent by {file}: {reason}"
+        raise RefusedError(message, hint="does the program run?") from None
 
 
 def _pid(text: str) -> int:

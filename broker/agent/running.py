@@ -5,14 +5,13 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from broker.agent.following import Follower
 from broker.agent.health import Health
 from broker.agent.tables import BundleTable
 from broker.errors import BrokerError, InputError
-from broker.signals import AskedToEnd, held_back
+from broker.signals import came
 from broker.systemd import State
 from broker.telemetry import log
 
@@ -34,17 +33,19 @@ class Agent:
         self._main = threading.main_thread().ident
         self.health = Health(lambda: tuple(self._followers.values()))
 
-    def run(self, watchdog: float = 0) -> None:
-        """Keep all bundles current until the end; then remove them. Report to a watchdog twice in its seconds."""
-        with held_back() as signals:
-            self._follow(self._tables())
-            try:
-                self._watch(signals, watchdog / 2)
-            finally:
-                self._report(State.STOPPING)
-                self._end(list(self._followers.values()))
-                while _came(signals, 0):  # it has ended as they ask
-                    pass
+    def run(self, signals: frozenset[int], watchdog: float = 0) -> None:
+        """Keep all bundles current until one of `signals`, which are held back in every thread; then remove them.
+
+        Report to a watchdog twice in its seconds.
+        """
+        self._follow(self._tables())
+        try:
+            self._watch(signals, watchdog / 2)
+        finally:
+            self._report(State.STOPPING)
+            self._end(list(self._followers.values()))
+            while came(signals, 0):  # it has ended as they ask
+                pass
 
     def quit(self) -> None:
         """End, from another thread."""
@@ -69,13 +70,13 @@ class Agent:
     def _watch(self, signals: frozenset[int], pulse: float) -> None:
         is_ready = False
         while not self._quit.is_set():
-            came = _came(signals, min(pulse or _IDLE, _IDLE if is_ready else _LOOK))
-            if came == signal.SIGHUP:
+            number = came(signals, min(pulse or _IDLE, _IDLE if is_ready else _LOOK))
+            if number == signal.SIGHUP:
                 self._report(State.RELOADING)
                 self._reload()
                 is_ready = False
-            elif came:
-                log.info("asked to end", signal=signal.Signals(came).name)
+            elif number:
+                log.info("asked to end", signal=signal.Signals(number).name)
                 return
             if not is_ready and self.health.is_started:
                 is_ready = True
@@ -117,14 +118,3 @@ def once(followers: Sequence[Follower]) -> list[BrokerError]:
         except BrokerError as error:
             errors.append(error)
     return errors
-
-
-def _came(signals: frozenset[int], seconds: float) -> int:
-    """Return the number of a signal, 0 after `seconds`."""
-    with suppress(InterruptedError):
-        try:
-            found = signal.sigtimedwait(signals, seconds)
-        except AskedToEnd as asked:  # while a hook was started, and none was held back
-            return asked.number
-        return found.si_signo if found else 0
-    return 0

@@ -43,8 +43,9 @@ class OnStale(Enum):
 class Hook:
     """What runs after another generation was written, and after a failure. All that is set must succeed."""
 
-    signal: int = 0  # to the process of `pid_file`
+    signal: int = 0  # to the process of `pid_file`, if it is called `process`, or that is ""
     pid_file: Path | None = None
+    process: str = ""
     command: tuple[str, ...] = ()
     systemd_reload: str = ""  # a unit
     on_failure: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 class _Hooks(msgspec.Struct, forbid_unknown_fields=True):
     signal: str = ""
     pid_file: str = ""
+    process: str = ""
     command: list[str] = []
     systemd_reload: str = msgspec.field(default="", name="systemd-reload")
     on_failure: list[str] = []
@@ -167,6 +169,7 @@ def _hook(read: _Hooks, base: Path) -> Hook:
     return Hook(
         number,
         _anchored(read.pid_file, base) if read.pid_file else None,
+        read.process,
         tuple(read.command),
         read.systemd_reload,
         tuple(read.on_failure),

@@ -1,7 +1,8 @@
 """`broker agent`: keep the files of several bundles current."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,20 +53,30 @@ def command(start: Start, /, is_once: bool, pid: int | None) -> int:
     if is_once:
         return _once([made(table) for table in tables()])
     agent = Agent(made, tables, lambda state: report(state, os.environ.get("NOTIFY_SOCKET", "")))
-    address, socket = start.config["agent.listen"], start.config["agent.socket"]
-    with held_back():  # also in the threads that begin here: one of them would take a signal at any moment
+    with held_back() as signals:  # before any thread starts
         if pid:
             agent.quit_after(pid)
-        if address:
-            Listener(bound_to(address), agent.health).start()
-        if socket:
-            Listener(bound_at(Path(socket)), agent.health, agent.quit).start()
-        try:
-            agent.run(_watchdog())
-        finally:
-            if socket:
-                Path(socket).unlink(missing_ok=True)
+        with _listening(start.config["agent.listen"], start.config["agent.socket"], agent):
+            agent.run(signals, _watchdog())
     return 0
+
+
+@contextmanager
+def _listening(address: str, path: str, agent: Agent) -> Iterator[None]:
+    """Answer for health at the address and the socket, if they are set."""
+    with ExitStack() as bound:
+        if address:
+            listener = Listener(bound_to(address), agent.health)
+            bound.callback(listener.server_close)
+            bound.callback(listener.shutdown)
+            listener.start()
+        if path:
+            listener = Listener(bound_at(Path(path)), agent.health, agent.quit)
+            bound.callback(Path(path).unlink, missing_ok=True)
+            bound.callback(listener.server_close)
+            bound.callback(listener.shutdown)
+            listener.start()
+        yield
 
 
 def _service(start: Start) -> Service:

@@ -42,6 +42,7 @@ def test_every_key_is_read() -> None:
         [bundles.hooks]
         signal = "SIGHUP"
         pid_file = "nginx.pid"
+        process = "nginx"
         command = ["a", "b"]
         systemd-reload = "nginx.service"
         on_failure = ["c"]
@@ -55,7 +56,7 @@ def test_every_key_is_read() -> None:
         BASE / "run",
         (FileFormat.KEYSTORE,),
         (Copy(FileFormat.KEY, Path("/etc/nginx/partner.key"), 0o640, (0, 0)),),
-        Hook(signal.SIGHUP, BASE / "nginx.pid", ("a", "b"), "nginx.service", ("c",), timedelta(seconds=5)),
+        Hook(signal.SIGHUP, BASE / "nginx.pid", "nginx", ("a", "b"), "nginx.service", ("c",), timedelta(seconds=5)),
         timedelta(hours=2),
         OnStale.KEEP,
         {"path": "x"},

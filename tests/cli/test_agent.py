@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +23,7 @@ import pytest
 
 from broker.agent.probe import probe
 from broker.embedded.up import Embedded
+from broker.errors import DeniedError
 from broker.issuing.grant import Renewed
 from broker.model.lease import Caller, Lease
 from broker.model.secret import Secret
@@ -26,6 +31,7 @@ from broker.vault.connection import Connection
 from tests.fetching.test_service import served
 from tests.service.test_app import Bundles
 from tests.support.accounts import PLANTED
+from tests.support.console import inside
 from tests.support.sources import ROOT
 from tests.support.vault import token_of
 
@@ -38,14 +44,16 @@ class Live(Bundles):
     async def renew(self, caller: Caller, lease_text: Secret[str], ttl: timedelta) -> Renewed:
         return replace(await super().renew(caller, lease_text, ttl), newer=None)
 
+    term = timedelta(hours=1)
+
     def _lease(self, ttl: timedelta) -> Lease:
-        return replace(super()._lease(ttl), expires=datetime.now(UTC) + ttl)
+        return replace(super()._lease(ttl), expires=datetime.now(UTC) + min(ttl, self.term))
 
 
 class Host:
     """A host with an agent, and a place in memory."""
 
-    def __init__(self, bundles: Bundles, address: str, home: Path) -> None:
+    def __init__(self, bundles: Live, address: str, home: Path) -> None:
         self.bundles, self.home = bundles, home
         self.directory, self.socket = home / "fleet", home / "agent.sock"
         (home / "token").write_text("s.token")
@@ -167,6 +175,102 @@ def test_once_leaves_files_and_lease(host: Host) -> None:
     assert marks.read_text() == "x\n", "one generation, one hook"
     assert len(host.bundles.wanted) == 1
     assert (host.directory / "current/tls.key").exists()
+
+
+def test_secrets_are_nowhere_else(host: Host) -> None:
+    """Neither in its arguments, nor in its environment; and it leaves no core."""
+    process = host.start()
+    host.hears("READY=1")
+    proc = Path("/proc", str(process.pid))
+    for name in ("cmdline", "environ", "comm"):
+        text = (proc / name).read_bytes()
+        for secret in (PLANTED, "lease-text", "s.token", "PRIVATE KEY"):
+            assert secret.encode() not in text
+    assert re.search(r"Max core file size +0 +0 ", (proc / "limits").read_text())
+    ended(process)
+
+
+def test_stopped_past_its_end(host: Host) -> None:
+    """It sleeps while its lease ends and its right is taken away: awake, it removes all, and runs the hook."""
+    said = host.home / "said"
+    host.configure("[bundles.hooks]", f'on_failure = ["sh", "-c", "echo $BROKER_REASON > {said}"]')
+    host.bundles.term = timedelta(seconds=1)
+    process = host.start()
+    host.hears("READY=1")
+    process.send_signal(signal.SIGSTOP)
+    host.bundles.error = DeniedError("no right")
+    until = datetime.now(UTC) + timedelta(seconds=1.5)
+    while datetime.now(UTC) < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGCONT)
+    while not said.exists() or not said.read_text():
+        time.sleep(0.01)
+    assert said.read_text() == "revoked\n"
+    assert not list(host.directory.glob("*/*"))
+    said.unlink()
+    ended(process)
+    assert not host.left
+
+
+@pytest.mark.peer("mount")
+@pytest.mark.rights("mount")
+def test_a_full_file_system_heals(host: Host) -> None:
+    host.directory.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k,mode=700", "tmpfs", host.directory], check=True)
+    try:
+        (host.directory / "gen-ballast").write_bytes(b"x" * 36_000)
+        process = host.start()
+        while probe(str(host.socket), "/livez"):
+            assert process.poll() is None
+            time.sleep(0.01)
+        while "there is no space left" not in answer(host, "/readyz"):
+            time.sleep(0.01)
+        assert not list(host.directory.glob("*/tls.key"))
+        (host.directory / "gen-ballast").unlink()
+        host.hears("READY=1")
+        ended(process)
+        assert not [path.name for path in host.directory.iterdir()]
+    finally:
+        subprocess.run(["umount", "-l", host.directory], check=True)
+
+
+def answer(host: Host, path: str) -> str:
+    """Return what the agent answers on its socket."""
+    written = io.StringIO()
+    with redirect_stdout(written):
+        probe(str(host.socket), path)
+    return written.getvalue()
+
+
+def test_in_this_process(host: Host) -> None:
+    """The same without a process of its own, over loopback."""
+    text = (host.home / "broker.toml").read_text()
+    (host.home / "broker.toml").write_text(text.replace("[agent]", '[agent]\nlisten = "127.0.0.1:0"'))
+    main = threading.main_thread().ident
+    assert main
+
+    def act() -> None:
+        host.hears("READY=1")
+        signal.pthread_kill(main, signal.SIGTERM)
+
+    actor = threading.Thread(target=act)
+    actor.start()
+    done = inside(["agent"], home=host.home, environment=host.environment)
+    actor.join()
+    assert (done.code, host.left) == (0, []), done.err
+    done = inside(["agent", "--once"], home=host.home, environment=host.environment)
+    assert (done.code, "generation 1 of mzp-1/fleet in" in done.err) == (0, True), done.err
+    host.bundles.error = DeniedError("no right")
+    done = inside(["agent", "--once"], home=host.home, environment=host.environment)
+    assert (done.code, "no right" in done.err) == (5, True), done.err
+    assert not list(host.directory.glob("gen-*"))
+    shown = inside(["config", "show"], home=host.home, environment={**host.environment, "VAULT_ADDR": ""})
+    assert "mzp-1/fleet" in shown.out
+    (host.home / "broker.toml").write_text("version = 1\n")
+    done = inside(["agent"], home=host.home, environment=host.environment)
+    assert (done.code, "the configuration has no bundles" in done.err) == (2, True)
+    (host.home / "broker.toml").write_text("version = 1\nbundles = 7\n")
+    assert "bundles must be tables" in inside(["agent"], home=host.home, environment=host.environment).err
 
 
 def test_a_bundle_is_kept_in_another_vault(host: Host, vault_server: tuple[Embedded, Connection]) -> None:

@@ -1,4 +1,4 @@
-"""deploy/kubernetes/agent.yaml and deploy/systemd/broker-agent.service: valid, and what they start works."""
+"""deploy/kubernetes/agent.yaml: valid, and what it starts works, probes included."""
 
 from __future__ import annotations
 
