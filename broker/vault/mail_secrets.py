@@ -1,12 +1,16 @@
 """Secrets for mail servers in Vault's KV: numbered, written once; the newest counts, and those before are destroyed."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
-from broker.errors import InputError
+from broker.errors import ConflictError, InputError
 from broker.model.secret import Secret
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import decoded, enveloped
+
+_TRIES: Final = 4
 
 
 class VaultMailSecrets:
@@ -18,11 +22,19 @@ class VaultMailSecrets:
     def store(self, name: str, secret: Secret[str]) -> int:
         """Store `secret` under the next number, destroy those before, and return the number.
 
-        Raise `ConflictError` if another command stored one at the same time.
+        A number that is taken by then was written by another command, or by this one, if its answer was lost: the next
+        is used. Raise `ConflictError` if that goes on.
         """
-        taken = self.numbers(name)
-        number = max(taken, default=0) + 1
-        self._vault.create(layout.mail_secret(name, number), enveloped({"secret": secret}))
+        for _ in range(_TRIES):
+            taken = self.numbers(name)
+            number = max(taken, default=0) + 1
+            with suppress(ConflictError):
+                self._vault.create(layout.mail_secret(name, number), enveloped({"secret": secret}))
+                break
+        else:
+            raise ConflictError(
+                f"others store secrets for [mail.{name}]", hint=f"broker mail set {name} stores it again"
+            )
         for path in (layout.mail_secret(name, older) for older in taken):
             if any(self._vault.versions(path).values()):
                 self._vault.destroy_all(path)
