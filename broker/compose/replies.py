@@ -19,6 +19,7 @@ from broker.model.subject import Subject
 from broker.people.drop_folder import dropped_files
 from broker.people.mailbox import ImapMailbox
 from broker.pki.reply import ReplyParts, read_reply
+from broker.rotation.ports import Versioned
 from broker.rotation.receive import ImportOptions, judged
 from broker.scheduling.replies import Replies
 from broker.settings import IMAP
@@ -133,7 +134,10 @@ class Arriving:
         )
 
     def _accounts(self) -> Iterable[Account]:
-        return self._broker.roles.accounts(Role.ROTATOR).all().found.values()
+        """Return all accounts; a daemon reads only those that changed since its last sweep."""
+        standings = self._broker.scheduling.sweeps.standings
+        seen = {name: Versioned(one.account, one.version) for name, one in standings.items()}
+        return self._broker.roles.accounts(Role.ROTATOR).all(seen).found.values()
 
     def _judge(self, account: Account, parts: ReplyParts, typed: str, role: Role) -> tuple[Finding, ...]:
         rules = self._broker.profile(account.profile, role).subject

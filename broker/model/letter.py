@@ -64,6 +64,11 @@ def letter_id(base: str, to: str) -> str:
     return f"{base}.{sha256(to.encode()).hexdigest()[:8]}"
 
 
+def is_ours(message_id: str) -> bool:
+    """Return whether a Message-ID has the form of ours; mails with signing requests have the same domain."""
+    return message_id.strip().endswith(f"@{_DOMAIN}>")
+
+
 def sent_id(message_id: str) -> str:
     """Return the id of the letter with a Message-ID."""
     return message_id.strip("<> ").removesuffix(f"@{_DOMAIN}")

@@ -52,17 +52,18 @@ class ImapMailbox:
             known = after.validity == validity
             since = max(after.at, now - _FIRST) if after.at is not None else now - _FIRST
             wanted = f"UID {after.uid + 1}:*" if known else f"SINCE {_date(since - timedelta(days=1))}"
-            mark = Mark(self.name, validity, after.uid if known else 0, now)
+            # Until a poll has read all, the next one looks back as far, should UIDVALIDITY change in between
+            mark = Mark(self.name, validity, after.uid if known else 0, after.at)
             found = sorted(uid for uid in _found(session, wanted) if uid > mark.uid)
             octets = 0
             for uid in found[:MOST]:
                 letter = self._fetched(session, uid, now)
                 octets += len(letter.data) if letter else 0
-                yield letter, replace(mark, uid=uid)
+                yield letter, replace(mark, uid=uid, at=now if uid == found[-1] else after.at)
                 if octets > _MOST_OCTETS:
                     return
             if not found:
-                yield None, replace(mark, uid=max(mark.uid, following - 1))
+                yield None, replace(mark, uid=max(mark.uid, following - 1), at=now)
 
     def _opened(self, session: ImapSession) -> tuple[int, int]:
         """Open the folder; return UIDVALIDITY, and the UID that the next mail will have (0 if it is not said)."""

@@ -13,7 +13,7 @@ from broker.addresses import on_wire
 from broker.errors import BrokerError, VaultUnavailableError
 from broker.model.account import Account
 from broker.model.clock import Clock
-from broker.model.letter import Item, Letter, LetterKind, letter_id, sent_id
+from broker.model.letter import Item, Letter, LetterKind, is_ours, letter_id, sent_id
 from broker.model.names import AccountName
 from broker.model.notice import Reminder, current, decided, delivered
 from broker.model.notice_rules import Channels, Happening, addressed, happening, noticed
@@ -106,7 +106,7 @@ class Notices:
     def bounced(self, bounce: Bounce) -> None:
         """Take note that a mail did not arrive. It counts only if it was a notice of ours, or the mail with a CSR."""
         dead = self.recipients.read().owner_of(sent_id(bounce.message_id))
-        if not dead:
+        if not dead and is_ours(bounce.message_id):  # else somebody's, and no account is read for it
             named = (match.account.contacts.partner for match in matching.bounced(bounce, self.accounts()))
             dead = next((to for partner in named for to in partner if bounce.recipient in (to, on_wire(to))), "")
         if dead:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from broker.errors import BrokerError, UnknownNameError
 from broker.model.account import Account
@@ -78,6 +79,16 @@ class VaultAccounts:
             return self.names()
         return ()
 
-    def all(self) -> Documents[Account]:
-        """Return every readable account by name, and findings about the others."""
-        return documents(self._vault, ACCOUNTS, lambda name: self.read(AccountName(name)).account, "account.unreadable")
+    def all(self, seen: Mapping[AccountName, Versioned] = MappingProxyType({})) -> Documents[Account]:
+        """Return every readable account by name, and findings about the others.
+
+        An account that was `seen` at its newest version is not read again, if Vault lists versions.
+        """
+        newest = self.versions() if seen else {}
+
+        def account(name: str) -> Account:
+            known = seen.get(AccountName(name))
+            same = known and known.version == newest.get(AccountName(name))
+            return known.account if known and same else self.read(AccountName(name)).account
+
+        return documents(self._vault, ACCOUNTS, account, "account.unreadable")

@@ -6,17 +6,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.model.account import Account
-from broker.model.due import Renewal
-from broker.model.generation import Snooze
+from broker.model.changes.requesting import submitted
+from broker.model.due import DueDate, Renewal, Rule
+from broker.model.generation import Snooze, Submission
 from broker.model.maintenance import Freeze, Maintenance
 from broker.model.plan import AccountPlan, Action, Step, account_plan
 from broker.model.timeline import timeline
 from broker.windows import maintenance
-from tests.support.accounts import NOW, promoted, with_answer, with_current, with_open_request
+from tests.support.accounts import BY, NOW, promoted, with_answer, with_current, with_open_request
 
 HOURS = st.integers(1, 20 * 366 * 24).map(lambda hours: timedelta(hours=hours))
 DAYS = st.integers(1, 400).map(lambda days: timedelta(days=days))
@@ -45,6 +46,7 @@ def calendars(draw: st.DrawFn) -> Maintenance:
 STATES = (
     with_current(),
     with_open_request(with_current()),
+    submitted(with_open_request(with_current()), 2, Submission(NOW, "eml", "desk@partner.test"), by=BY),
     with_answer(with_current()),
     promoted(with_answer(with_current()), 2),
 )
@@ -63,20 +65,44 @@ UNKNOWN = st.none() | DAYS
 RENEWALS = st.builds(Renewal, safety=DAYS, share=st.floats(0.05, 0.95), overlap=UNKNOWN, lead_time=UNKNOWN)
 
 
+def assert_due(due: DueDate) -> None:
+    """Renewal starts within the lifetime, by the earliest term, unless a person set or put off the date."""
+    assert due.not_before <= due.at < due.not_after, "renewal starts within the lifetime"
+    terms = {term.name: term.at for term in due.terms()}
+    assert [term.at for term in due.terms() if term.decides] == [due.at], "the term that decides is the date"
+    margin, share = terms[Rule.MARGIN.value], terms[Rule.SHARE.value]
+    assert margin == max(due.not_after - due.renewal.safety - due.lead.time, due.not_before)
+    assert share
+    before = terms.get(Rule.SET.value) or min(margin, share)
+    assert due.at == before or (due.rule is Rule.SNOOZE and due.at > before), "a snooze only puts it off"
+
+
 def step(plan: AccountPlan, action: Action) -> Step | None:
     return next((one for one in plan.steps if one.action is action), None)
 
 
-@given(accounts(), RENEWALS, calendars(), HOURS)
+LONG = Maintenance((), (Freeze("closed", NOW, NOW + timedelta(days=900)),))
+
+
+@example(with_answer(with_current()), Renewal(), LONG, 0.9993)  # in a freeze, and on the last day
+@given(accounts(), RENEWALS, calendars(), st.floats(0, 1.5))
 def test_every_plan_keeps_its_promises(
-    account: Account, renewal: Renewal, calendar: Maintenance, passed: timedelta
+    account: Account, renewal: Renewal, calendar: Maintenance, passed: float
 ) -> None:
-    now = NOW + passed
+    """`passed` is a share of the lifetime: most plans are made while the certificate is good."""
+    assert account.current
+    certificate = account.certificate(account.current.parts.certificate)
+    now = NOW + (certificate.not_after - NOW) * passed
     plan = account_plan(account, renewal, now, calendar)
     due = plan.due
     assert due
     renew, promote, reply = (step(plan, action) for action in (Action.RENEW, Action.PROMOTE, Action.REPLY))
-    assert due.not_before <= due.at < due.not_after, "renewal starts within the lifetime"
+    assert_due(due)
+    asked = account.open_request.submissions if account.open_request else ()
+    begun = asked[0].at if asked else renew.at if renew else now
+    assert reply is None or begun is None or reply.at == begun + due.lead.time, "an answer takes the lead time"
+    late = due.rule is Rule.SNOOZE and due.not_after - due.at < due.needed
+    assert late == any("snoozed" in warning for warning in plan.warnings) or bool(asked or not renew)
     assert renew is None or renew.at == max(due.at, now), "and waits for no window"
     for one in plan.steps:
         assert one.at is None or one.at >= (now if one.action is not Action.REPLY else NOW)
@@ -87,6 +113,9 @@ def test_every_plan_keeps_its_promises(
         ready = max(reply.at, now) if reply and reply.at else now
         assert promote.at >= ready
         assert promote.at < due.not_after or ready >= due.not_after - timedelta(days=1) or ready == promote.at
+        assert ("no window is waited for" in promote.because) == (ready >= due.not_after)
+        alone = any(words in promote.because for words in ("in freeze", "last day", "none is waited for"))
+        assert (promote.because in plan.warnings) == alone, "a promotion outside of windows is warned of"
         in_window = calendar.opening(promote.at, datetime.max.replace(tzinfo=UTC))
         open_then = in_window is not None and in_window.at == promote.at
         assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import imaplib
 import select
 import socket
 import threading
@@ -24,7 +25,7 @@ from broker.people.server import MailServer, Tls
 from broker.people.smtp import Mailer
 from broker.scheduling.replies import Letter, Mark
 from tests.support.mail_servers import BROKER, NOBODY, PASSWORD, MailServers
-from tests.support.replies import SENT, Desk
+from tests.support.replies import SENT, Desk, a_mail
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer("dovecot", "postfix"), pytest.mark.rights("chown")]
 NOW = datetime.now(UTC)
@@ -100,6 +101,39 @@ def test_other_uidvalidity_begins_again(mail_servers: MailServers) -> None:
     _, mark = polled(box, Mark())
     assert subjects(polled(box, replace(mark, validity=mark.validity + 1, uid=99))[0]) == ["mail 1"]
     assert subjects(polled(replace(box, folder="Inbox"), mark)[0]) == ["mail 1"]  # another name has another mark
+
+
+def recreated(servers: MailServers) -> None:
+    """Remove the folder Replies and make it again with the same mails, as after a restore: another UIDVALIDITY."""
+    box = a_mailbox(servers)
+    with imap_session(box.server, box.login) as session:
+        session.select("Replies")
+        mails = [part[1] for part in session.fetch("1:*", "(BODY.PEEK[])")[1] if isinstance(part, tuple)]
+        session.close()
+        session.delete("Replies")
+        session.create("Replies")
+        for mail in mails:
+            session.append("Replies", "", imaplib.Time2Internaldate(NOW - timedelta(days=3)), mail)
+
+
+def test_a_recreated_folder_loses_no_reply(mail_servers: MailServers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reply was proposed before, the other waited for the next poll. Each is proposed once."""
+    box, desk = a_mailbox(mail_servers, folder="Replies"), Desk(now=NOW)
+    with imap_session(box.server, box.login) as session:
+        session.create("Replies")
+        for number in (1, 2):
+            mail = a_mail(text=f"letter {number}: please be patient", Message_ID=f"<{number}@partner.test>")
+            session.append("Replies", "", imaplib.Time2Internaldate(NOW - timedelta(days=3)), mail)
+    with monkeypatch.context() as bounded:
+        bounded.setattr(limits, "MOST", 1)
+        desk.replies.read_mailbox(box, desk.marks)
+    before, validity = [one.message_id for one in desk.proposals()], desk.mark.validity
+    assert before == ["<1@partner.test>"]
+    recreated(mail_servers)
+    for _ in range(2):
+        desk.replies.read_mailbox(box, desk.marks)
+        assert sorted(one.message_id for one in desk.proposals()) == ["<1@partner.test>", "<2@partner.test>"]
+    assert desk.mark.validity != validity
 
 
 def test_large_mails_are_not_fetched(mail_servers: MailServers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -353,6 +354,16 @@ def test_a_bounced_csr_counts_too(recipient: str, dead: bool) -> None:
     one = world(overdue(message_id="<csr-1@credential-broker.invalid>"))
     one.notices.bounced(Bounce("<csr-1@credential-broker.invalid>", recipient, "5.1.1", NOW))
     assert one.recipients.stored.dead(recipient) is dead
+
+
+def test_a_bounce_of_others_reads_nothing() -> None:
+    one = world(due())
+
+    def unread() -> Iterable[Account]:
+        pytest.fail("accounts are read for a mail of somebody else")
+
+    replace(one.notices, accounts=unread).bounced(Bounce("<1@spam.test>", OPS, "5.1.1", NOW))
+    assert not one.recipients.stored.known
 
 
 def test_a_test_by_name_revives() -> None:

@@ -12,6 +12,7 @@ from broker.model.generation import Closed
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.rotation.ports import Version
+from broker.telemetry import metrics
 from broker.vault import layout
 from broker.vault.accounts import VaultAccounts
 from broker.vault.documents import DamagedDocumentError, encoded
@@ -66,3 +67,19 @@ def test_a_text_that_is_no_account_is_refused(vault: TestVault, text: object) ->
     vault.admin.write("accounts/damaged", {"schema": 3, "text": text}, replacing=0)
     with pytest.raises(DamagedDocumentError):
         VaultAccounts(vault.connection(Role.ROTATOR)).read(AccountName("damaged"))
+
+
+def test_accounts_that_were_seen_are_not_read(emptied_vault: TestVault) -> None:
+    """A daemon's poll of its mailbox costs two listings, and what changed."""
+    store = VaultAccounts(emptied_vault.connection(Role.ROTATOR))
+    for name in ("mzp-1", "mzp-2", "mzp-3"):
+        emptied_vault.admin.create(layout.account(name), encoded(an_account(name)))
+    seen = {name: store.read(name) for name in map(AccountName, ("mzp-1", "mzp-2"))}
+    changed = replace(an_account("mzp-2"), login="MZP-NEW")
+    emptied_vault.admin.write(layout.account("mzp-2"), encoded(changed), replacing=1)
+    before = sum(metrics.numbers().vault.values())
+    found = store.all(seen).found
+    assert sum(metrics.numbers().vault.values()) - before == 4
+    assert found["mzp-1"] is seen[AccountName("mzp-1")].account
+    assert found["mzp-2"] == changed
+    assert set(found) == {"mzp-1", "mzp-2", "mzp-3"}
