@@ -7,6 +7,7 @@ partner's support; `model.authentication` adds the rest.
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -93,6 +94,7 @@ def recipe(
     return Request(method, f"{target}?{whole}" if whole else target, {"Accept": authentication.accept})
 
 
+@lru_cache(maxsize=256)  # a program asks for the same few paths, and this is most of a session's own time
 def _joined(base: str, path: str) -> str:
     """Return the URL of `path` under `base`; "" if `path` could leave it."""
     route, mark, query = path.partition("?")
