@@ -14,10 +14,10 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -166,16 +166,22 @@ def resolved(host: str, port: int, deadline: Deadline) -> list[Any]:
 
     It is asked in another thread: the resolver takes minutes if no name server answers.
     """
-    found: Future[list[Any]] = Future()
+    found: SimpleQueue[list[Any] | Exception] = SimpleQueue()
 
     def resolve() -> None:
         try:
-            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            found.set_exception(error)
+            found.put(error)
 
     threading.Thread(target=resolve, daemon=True).start()
-    return found.result(deadline.left)
+    try:
+        answer = found.get(timeout=deadline.left)
+    except Empty:
+        raise TimeoutError("the name was not resolved in time") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class Reader(io.RawIOBase):
