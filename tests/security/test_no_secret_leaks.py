@@ -34,6 +34,7 @@ from tests.support.console import commands
 from tests.support.https_server import token_endpoint
 from tests.support.leaks import CHANNELS, Watch
 from tests.support.outside import made_outside
+from tests.support.replicas import replicas
 from tests.support.system import LOGIN, PASSWORD, SUBJECT, made_system
 from tests.support.vault import mounted, throwaway
 from tests.support.webhook_server import OK, WebhookServer, webhook_server
@@ -72,6 +73,7 @@ def watch() -> Iterator[Watch]:
         rotate(watched)
         bring_in(watched)
         issue(watched)
+        follow(watched)
         look(watched)
         arrive(watched)
         tell(watched, stack.enter_context(webhook_server(folder)))
@@ -259,6 +261,21 @@ def issue(watch: Watch) -> None:
     watch.run("password", "rotate", "acme", "--abort", "--reason", "over")
     watch.run("csr", "new", "acme", "--compromised", "--serving", "keep", "--reason", "stolen")
     watch.run("rotation", "revoked", "acme", "--generation", "1", code=6)
+
+
+def follow(watch: Watch) -> None:
+    """Let an agent write the files of a bundle, from a service."""
+    system = watch.system
+    directory = system.home / "agent"
+    watch.expected.add(directory)
+    with (system.home / "broker.toml").open("a") as file:
+        file.write(f'\n[[bundles]]\napplication = "acme/reporting"\ndirectory = "{directory}"\n')
+    with replicas(system, 1) as services:
+        auth = f"token-file:{system.home / 'reader.token'}"
+        system.changes = {"BROKER_ADDR": services.addresses[0], "BROKER_AUTH": auth}
+        watch.run("agent", "--once", "-o", "json")
+        system.changes = {}
+    assert (directory / "current" / "tls.key").exists()
 
 
 def look(watch: Watch) -> None:

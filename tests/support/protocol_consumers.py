@@ -37,6 +37,7 @@ class Crowd:
     addresses: list[str]
     tokens: Sequence[str]
     folder: Path
+    beside: int = 0  # bundles that other programs wait with
     bundles: dict[int, dict[str, Any]] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -61,6 +62,11 @@ class Crowd:
             assert not self.faults, self.faults[:3]
             assert not any(life.done() for life in self._lives), [life for life in self._lives if life.done()][:1]
             await asyncio.sleep(_TICK)
+
+    @property
+    def waits(self) -> int:
+        """How many bundles are waited with."""
+        return len(self.tokens) + self.beside
 
     def all_on(self, generation: int) -> bool:
         """Whether every consumer holds that generation, and has called the partner with it."""

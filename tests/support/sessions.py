@@ -13,7 +13,7 @@ import broker.client
 import broker.client.aiohttp
 import broker.client.httpx
 
-__all__ = ["HOLDING", "OPENED", "Calls"]
+__all__ = ["CONNECTED", "HOLDING", "OPENED", "Calls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +98,8 @@ def _opener(called: Callable[..., Any], made: Callable[..., Any]) -> Opener:
 
 OPENED: Final = {name: _opener(called, opened) for name, (called, opened, _) in _KINDS.items()}  # on a directory
 HOLDING: Final = {name: _opener(called, made) for name, (called, _, made) in _KINDS.items()}  # on a follower
+CONNECTED: Final = {  # on ACCOUNT/APPLICATION of a service
+    "requests": _opener(_blocking, broker.client.connect),
+    "httpx": _opener(_blocking, broker.client.httpx.connect),
+    "aiohttp": _opener(_asynchronous, broker.client.aiohttp.connect),
+}
