@@ -292,8 +292,10 @@ class Follower:
         self._remove()
         self.hooks.removed()
         if held:
-            with suppress(BrokerError):
+            try:
                 held.give_back()
+            except BrokerError as error:
+                log.info("a lease was not given back: it ends by itself", reason=error.message)
             held.close()
         self.store.save([])
 

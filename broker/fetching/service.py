@@ -3,12 +3,14 @@
 import http.client
 import json
 import re
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -72,6 +74,7 @@ class Service:
         if ca_file and not ca_file.is_file():
             raise InputError(f"{ca_file}, the CA of the broker, is not a file", hint="BROKER_CACERT=PATH, a PEM file")
         self._prefix = "" if self._address.startswith("unix:") else urlsplit(self._address).path
+        self._keys: dict[Wanted, str] = {}  # of bundles that were asked for, and did not arrive
         if self._address.startswith("https:"):
             self._context = _context(ca_file)
 
@@ -81,13 +84,19 @@ class Service:
         return True
 
     def grant(self, wanted: Wanted) -> Granted:
-        """Return a bundle, as `issuing.grant.Issuer.grant` does."""
+        """Return a bundle, as `issuing.grant.Issuer.grant` does.
+
+        A bundle whose answer was lost is asked for by the same key again, so that there is one lease, to be given back.
+        """
         asked = {"account": wanted.account, "application": wanted.application, "kind": wanted.kind.value}
-        answer = self._ask("/v1/bundles", {**asked, "ttl": duration_text(wanted.ttl)})
+        key = self._keys.setdefault(wanted, wanted.idempotency_key or secrets.token_hex(16))
+        answer = self._ask("/v1/bundles", {**asked, "ttl": duration_text(wanted.ttl)}, headers={"Idempotency-Key": key})
         try:
-            return _granted(wanted, answer)
+            granted = _granted(wanted, answer)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise self._unusable() from None
+        self._keys.pop(wanted, None)
+        return granted
 
     def give_back(self, granted: Granted) -> None:
         """Revoke the lease."""
@@ -141,9 +150,15 @@ class Service:
         except (KeyError, TypeError, ValueError):
             raise self._unusable() from None
 
-    def _ask(self, path: str, message: Mapping[str, str | int] | None = None, read: float = _READ) -> Any:
+    def _ask(
+        self,
+        path: str,
+        message: Mapping[str, str | int] | None = None,
+        read: float = _READ,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         """Return the answer to a POST of `message`, or to a GET. Each has a connection of its own."""
-        headers = {**_shown(self._caller()), "Content-Type": "application/json"}
+        headers = {**headers, **_shown(self._caller()), "Content-Type": "application/json"}
         body = json.dumps(message).encode() if message else None
         connection = self._connection()
         try:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +31,7 @@ from broker.errors import (
     WaitingError,
 )
 from broker.fetching.service import Service
+from broker.issuing.batch_issuer import Issued
 from broker.issuing.usable import Usable
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Granted, Wanted
@@ -38,6 +39,7 @@ from broker.model.clock import Clock, system_clock
 from broker.model.lease import Caller
 from broker.model.secret import Secret
 from broker.model.waiting import Ended, Event
+from broker.service.answers import Contents
 from broker.service.app import application
 from broker.service.listeners import Address
 from broker.service.listing import listing
@@ -146,15 +148,39 @@ def test_a_bundle_arrives_whole() -> None:
     assert granted.bundle == direct
     assert granted.bundle.secrets[PASSWORD].reveal() == PLANTED
     assert granted.lease.expires == direct.expires
-    assert bundles.wanted == [WANTED]
+    assert [replace(wanted, idempotency_key="") for wanted in bundles.wanted] == [WANTED]
     assert bundles.texts == ["lease-text"]
+
+
+class Losing(Bundles):
+    """Bundles that are granted, and of which the first two are lost on the way."""
+
+    async def grant(self, caller: Caller, wanted: Wanted) -> Issued[Contents]:
+        found = await super().grant(caller, wanted)
+        if len(self.wanted) <= 2:
+            raise VaultUnavailableError("the connection was cut")
+        return found
+
+
+def test_a_lost_bundle_has_one_lease() -> None:
+    """Or nobody could give the lease back whose text was lost: `rotation retire` would wait for its end."""
+    bundles = Losing()
+    with served(bundles) as address:
+        service = Service(address, lambda: TOKEN)
+        for _ in range(2):
+            with pytest.raises(VaultUnavailableError):
+                service.grant(WANTED)
+        for _ in range(2):
+            service.grant(WANTED)
+    lost, again, arrived, another = (wanted.idempotency_key for wanted in bundles.wanted)
+    assert lost == again == arrived != another
 
 
 def test_a_unix_socket(tmp_path: Path) -> None:
     bundles = Bundles()
     with served(bundles, f"unix://{tmp_path}/s") as address:
         asked(address)
-    assert bundles.wanted == [WANTED]
+    assert [replace(wanted, idempotency_key="") for wanted in bundles.wanted] == [WANTED]
     with pytest.raises(VaultUnavailableError, match="no answer"):
         asked(f"unix://{tmp_path}/none")
 
