@@ -29,7 +29,7 @@ _PLANNED: Final = {
     Action.SEND: "the signing request is to be sent",
     Action.REPLY: "the partner's answer is expected",
     Action.PROMOTE: "promotion",
-    Action.RETIRE: "an old generation is retired, once no consumer holds it",
+    Action.RETIRE: "an old generation is retired, unless it is held",
 }
 
 

@@ -303,7 +303,7 @@ def test_explain_can_be_mailed_as_it_is(harness: CliHarness) -> None:
         assert "/fleets" in shown
         assert "Authorization: Basic" in shown
     facts = harness.ok("explain acme -o json").json
-    assert set(facts) == {"account", "generation", "certificate", "server_ca", "answers", "http", "curl"}
+    assert set(facts) == {"account", "generation", "changes", "certificate", "server_ca", "answers", "http", "curl"}
     assert facts["answers"]
     assert set(facts["certificate"]) == {"subject", "issuer", "serial", "not_before", "not_after", "fingerprint"}
     moment = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")

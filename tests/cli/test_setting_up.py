@@ -218,7 +218,7 @@ def test_copied_profile_can_be_added(harness: CliHarness) -> None:
 def test_every_setting_has_its_source(harness: CliHarness) -> None:
     harness.put("empty")
     shown = harness.ok("--timeout 7s config show -o json", env={"BROKER_TTL": "5m"}).json
-    assert set(shown) == {"file", "settings", "logins", "accounts", "issuers", "rotation"}
+    assert set(shown) == {"file", "settings", "logins", "accounts", "bundles", "issuers", "rotation"}
     sources = {name: value["source"] for name, value in shown["settings"].items()}
     assert (shown["settings"]["vault.patience"]["value"], sources["vault.patience"]) == ("7s", "flag")
     assert (shown["settings"]["bundle.ttl"]["value"], sources["bundle.ttl"]) == ("5m", "$BROKER_TTL")

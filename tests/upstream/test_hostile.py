@@ -163,7 +163,7 @@ def test_a_handshake_that_stalls_is_left(partner: Standin, bundle: Bundle) -> No
 
 def test_a_large_body_needs_a_stream(partner: Standin, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small answer may unpack to a large one."""
-    monkeypatch.setattr(module, "_LARGEST", 100_000)
+    monkeypatch.setattr(module, "LARGEST", 100_000)
     body = gzip.compress(b"x" * 1_000_000)
     head = b"HTTP/1.1 200 OK\r\n%bContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (CLOSE, len(body))
     with Saying(partner, head + body) as url, PartnerSession(credentials_of(replace(bundle, base_url=url))) as session:
