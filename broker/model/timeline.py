@@ -58,7 +58,7 @@ def _past(account: Account) -> Iterator[Moment]:
     for generation in account.generations:
         yield Moment(generation.since, f"generation {generation.number} {_MOVED[generation.stage]}")
     for made in account.tries:
-        answer = f"the partner's answer was {made.verdict}" if made.verdict else "no answer was stored"
+        answer = made.verdict or "no answer was stored"
         yield Moment(made.at, f"canary {made.number} of generation {made.generation}: {answer}")
     if account.snoozed:
         yield Moment(account.snoozed.at, f"renewal was put off until {account.snoozed.until:%F %TZ}")
