@@ -8,6 +8,7 @@ from broker.cli.output import note
 from broker.cli.start import Start
 from broker.fetching.identity import Identity, token_of
 from broker.fetching.service import Service
+from broker.model.lease import Caller
 from broker.model.secret import Secret
 
 
@@ -20,10 +21,19 @@ def service(start: Start, token_file: str = "", say: Callable[[str], None] = not
     if not address:
         say("directly from Vault")
         return None
-    shown = Identity(f"token-file:{token_file}" if token_file else start.config["service.auth"])
+    shown = _shown(f"token-file:{token_file}" if token_file else start.config["service.auth"])
     found = Service(address, shown, Path(ca_file) if ca_file else None)
     say(f"through {address}")
     return found
+
+
+def _shown(auth: str) -> Callable[[], Caller]:
+    """Return the identity that `auth` names; standard input is read once."""
+    method, _, source = auth.partition(":")
+    if source != "-":
+        return Identity(auth)
+    caller = Caller(token(source), is_jwt=method == "jwt-file")
+    return lambda: caller
 
 
 def token(file: str) -> Secret[str]:

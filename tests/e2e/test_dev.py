@@ -48,7 +48,7 @@ def test_its_curl_line_works_as_printed(running: subprocess.Popen[str], place: M
     assert running.wait(60) == 0
     rest = running.stderr.read()
     assert "everything is removed" in rest
-    assert re.search(r"\[info +\] request .*status=201", rest), rest
+    assert re.search(r"info +request .*status=201", rest), rest
     assert eventually(lambda: not processes(place))
     assert not left_by(curl)
     assert not list(Path(place["HOME"]).iterdir())
