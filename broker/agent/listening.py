@@ -14,6 +14,7 @@ from broker.errors import InputError
 from broker.network import is_loopback
 
 _MOST: Final = 16  # requests at a time
+_LOOK: Final = 0.1  # seconds between two looks whether it is closed
 _PATHS: Final = "there are /startz, /livez, /readyz and /metrics\n"
 
 
@@ -31,7 +32,7 @@ class Listener(ThreadingMixIn, HTTPServer):
 
     def start(self) -> None:
         """Answer for ever, in a thread."""
-        threading.Thread(target=self.serve_forever, name="health", daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(_LOOK,), name="health", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own, unless there are too many."""

@@ -502,7 +502,7 @@ def assert_told(ended: Ended, code: int, says: str) -> None:
 BY_STATE: Final = sorted(ROWS, key=lambda row: row.state)  # to set up a state takes longer than a command
 
 
-@pytest.mark.parametrize("row", sampled(BY_STATE, every=6, rest=pytest.mark.slow), ids=str)
+@pytest.mark.parametrize("row", sampled(BY_STATE, every=12, rest=pytest.mark.slow), ids=str)
 def test_bad_command_line_changes_nothing(harness: CliHarness, printed_runs: PrintedRuns, row: Row) -> None:
     """The commands that its hint names work."""
     harness.put(row.state)

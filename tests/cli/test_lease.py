@@ -13,6 +13,8 @@ from broker.vault.consumers import VaultConsumers
 from tests.support.cli_harness import CliHarness
 from tests.support.saved_states import LEASE
 
+pytestmark = pytest.mark.slow
+
 GET = "bundle get acme/reporting --consumer-token-file reader.token --to bundle"
 
 

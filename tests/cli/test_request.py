@@ -26,6 +26,8 @@ from tests.support.console import inside
 from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of
 from tests.support.ended import Ended
 
+pytestmark = pytest.mark.slow
+
 
 class Partners(Live):
     """Bundles that work at the stand-in."""

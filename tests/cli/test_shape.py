@@ -108,7 +108,7 @@ def refused(ended: Any) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.mark.parametrize("name", sampled(FAILING, every=4, rest=pytest.mark.slow))
+@pytest.mark.parametrize("name", sampled(FAILING, every=10, rest=pytest.mark.slow))
 def test_error_is_json_on_request(harness: CliHarness, name: str) -> None:
     harness.put(GOOD[name].state)
     with stamina.set_testing(True, attempts=1):

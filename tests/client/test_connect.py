@@ -28,6 +28,8 @@ from tests.support.credential_sets import LOGIN, PASSWORD
 from tests.support.keeping import Keeping
 from tests.support.sessions import HOLDING, Calls
 
+pytestmark = pytest.mark.slow
+
 Opened = Callable[..., AbstractContextManager[Calls]]
 
 

@@ -20,6 +20,8 @@ from tests.support.credential_sets import LEASE, LOGIN, publish, withdraw
 from tests.support.keeping import Keeping
 from tests.support.sessions import OPENED, Calls
 
+pytestmark = pytest.mark.slow
+
 Opened = Callable[..., AbstractContextManager[Calls]]
 
 

@@ -26,6 +26,8 @@ from tests.support.keeping import Keeping
 from tests.support.sessions import OPENED, Calls
 from tests.support.tls_server import Saying
 
+pytestmark = pytest.mark.slow
+
 Opened = Callable[..., AbstractContextManager[Calls]]
 LIBRARIES = ("requests", "httpx", "aiohttp")
 

@@ -20,7 +20,7 @@ from tests.support.credential_sets import LOGIN, bundle_of, publish
 from tests.support.sessions import OPENED, Calls
 
 Opened = Callable[..., AbstractContextManager[Calls]]
-pytestmark = pytest.mark.usefixtures("checks_never")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checks_never")]
 
 
 @pytest.fixture(params=OPENED)

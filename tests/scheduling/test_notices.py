@@ -191,6 +191,7 @@ def withdrawing(kill_at: int) -> NoticeWorld:
     return one
 
 
+@pytest.mark.slow
 def test_an_entry_is_withdrawn_once() -> None:
     """With the next digest, and with no mail of its own, whenever it is killed."""
     undisturbed = withdrawing(0)

@@ -24,6 +24,8 @@ from broker.service.listeners import Address, Listener
 from broker.service.tls import ReloadedTls, Tls
 from tests.service.test_tls import write_pair
 
+pytestmark = pytest.mark.slow
+
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEADS = [
     (b"GET / HTTP/1.1\r\n\r\n", 400),

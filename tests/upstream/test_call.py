@@ -31,6 +31,7 @@ def calls(bundle: Bundle) -> Calls:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow
 def test_repeated_secrets_are_hidden(calls: Calls, form: str) -> None:
     text = repeated(form, calls.credentials)
     answer = reply(text.encode(errors="replace"))
