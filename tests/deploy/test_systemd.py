@@ -21,11 +21,13 @@ import pytest
 from broker.vault.locks import TERM
 from tests.e2e.test_service import ASKED
 from tests.service.test_tls import write_pair
+from tests.support.console import inside
 from tests.support.deployed import DEPLOY, Workload
 from tests.support.ports import free_ports
 from tests.support.system import System
 
 UNIT: Final = DEPLOY / "systemd" / "broker-serve.service"
+AGENT: Final = UNIT.with_name("broker-agent.service")
 TEXT: Final = UNIT.read_text(encoding="utf-8")
 EXPOSED: Final = 20  # tenths of systemd's exposure level
 _PR_SET_MDWE: Final = 65  # linux/prctl.h, since Linux 6.3: as MemoryDenyWriteExecute=
@@ -41,12 +43,21 @@ def analyzed(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.peer("systemd-analyze")
-def test_the_unit_is_valid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [UNIT, AGENT], ids=lambda unit: unit.stem)
+def test_the_unit_is_valid(unit: Path, tmp_path: Path) -> None:
     """`verify` exits with 0 for an unknown key, so its output is read."""
-    here = tmp_path / UNIT.name
-    here.write_text(TEXT.replace(values("ExecStart")[0].split()[0], sys.executable))
+    here = tmp_path / unit.name
+    here.write_text(unit.read_text(encoding="utf-8").replace(values("ExecStart")[0].split()[0], sys.executable))
     ended = analyzed("verify", "--man=no", str(here))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_the_agents_configuration_is_valid(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("s.token")
+    text = (AGENT.parent / "agent.toml").read_text(encoding="utf-8")
+    (tmp_path / "broker.toml").write_text(text.replace("/etc/credential-broker/agent.token", str(token)))
+    assert inside(["config", "check"], home=tmp_path, environment={}).code == 0
 
 
 def test_a_killed_scheduler_finds_the_lock_free() -> None:
@@ -55,8 +66,9 @@ def test_a_killed_scheduler_finds_the_lock_free() -> None:
 
 
 @pytest.mark.peer("systemd-analyze")
-def test_the_unit_is_confined() -> None:
-    ended = analyzed("security", "--offline=yes", f"--threshold={EXPOSED}", str(UNIT))
+@pytest.mark.parametrize("unit", [UNIT, AGENT], ids=lambda unit: unit.stem)
+def test_the_unit_is_confined(unit: Path) -> None:
+    ended = analyzed("security", "--offline=yes", f"--threshold={EXPOSED}", str(unit))
     assert ended.returncode == 0, ended.stdout
 
 
