@@ -125,11 +125,12 @@ def test_a_failing_hook_is_tried_again(
 ) -> None:
     """That of a failure is given up after five tries."""
     monkeypatch.setattr(hooks, "_AGAIN", (0.0, 0.001))
-    one = made(command=("test", "-e", str(tmp_path / "go")), on_failure=("false",))
+    runs = tmp_path / "runs"
+    one = made(command=("test", "-e", str(tmp_path / "go")), on_failure=("sh", "-c", f"echo run >> {runs}; false"))
     one.start()
     one.failed("denied")
     until(lambda: one._store.state.failed == "denied")
-    assert one.failures == 5
+    assert len(runs.read_text().splitlines()) == 5
     one.published("gen-000001", 1)
     until(lambda: one.failures > 6)
     assert not one.settled
