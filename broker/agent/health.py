@@ -56,8 +56,9 @@ class Health:
 
     @property
     def is_started(self) -> bool:
-        """Whether each bundle is on disk, whole."""
-        return all(one.manifest for one in self.bundles())
+        """Whether each bundle is on disk, whole. At the very start there is none yet."""
+        found = self.bundles()
+        return bool(found) and all(one.manifest for one in found)
 
     @property
     def is_alive(self) -> bool:
@@ -93,7 +94,7 @@ class Health:
         if path not in ("/startz", "/readyz"):
             return None
         found = self.bundles()
-        good = all(one.is_ready if path == "/readyz" else one.manifest for one in found)
+        good = bool(found) and all(one.is_ready if path == "/readyz" else one.manifest for one in found)
         return (200 if good else 503), "application/json", json.dumps([one.shown for one in found], indent=2) + "\n"
 
 

@@ -40,7 +40,9 @@ def asked(family: int, address: str | tuple[str, int], request: bytes) -> bytes:
         (b"GET /livez HTTP/1.1\r\nHost: localhost:1\r\n\r\n", GOOD),
         (b"GET /metrics?x=1 HTTP/1.1\r\nHost: [::1]:1\r\n\r\n", GOOD),
         (b"GET /livez HTTP/1.0\r\n\r\n", GOOD),
-        (b"HEAD /startz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", GOOD),
+        (b"HEAD /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", GOOD),
+        (b"GET /startz HTTP/1.0\r\n\r\n", b"HTTP/1.0 503"),  # no bundle is followed yet
+        (b"GET /readyz HTTP/1.0\r\n\r\n", b"HTTP/1.0 503"),
         (b"GET /livez HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"HTTP/1.0 421"),
         (b"GET /secret HTTP/1.0\r\n\r\n", b"HTTP/1.0 404"),
         (b"POST /quit HTTP/1.0\r\n\r\n", b"HTTP/1.0 405"),

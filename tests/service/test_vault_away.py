@@ -26,7 +26,7 @@ from tests.support.service_books import assert_recorded, held_until, leases_in_e
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Headers = Mapping[str, str]
-PATIENT: Final = {"BROKER_TIMEOUT": "1s"}
+PATIENT: Final = {"BROKER_TIMEOUT": "2s"}  # longer than Retry-After
 GONE: Final = (Fault.SEALED, Fault.DROPPED, Fault.FAILED, Fault.THROTTLED, Fault.NOT_ACTIVE, Fault.BAD_GATEWAY)
 WRONG: Final = (Fault.GARBAGE, Fault.PAGE, Fault.EMPTY, Fault.TO_THE_DEAD, Fault.ELSEWHERE, Fault.GAVE_UP)
 ONCE: Final = (Fault.LOST, Fault.STALE, Fault.HALF, Fault.BEHIND, Fault.NOT_ACTIVE, Fault.DROPPED, Fault.THROTTLED)
