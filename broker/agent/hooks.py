@@ -45,7 +45,7 @@ class Hooks:
         self._wake.set()
 
     def removed(self) -> None:
-        """The files are gone: whoever used them must hear of the next ones."""
+        """The files are gone: the programs that used them must hear of the next ones."""
         self._generation = ""
         self._store.note(hooked="")
 
@@ -109,7 +109,7 @@ class Hooks:
             child.run(command, variables, self._table.hook.timeout.total_seconds(), "[bundles.hooks]")
 
     def _variables(self, event: str, reason: str = "") -> Mapping[str, str]:
-        """Return what a hook is told, in its environment. Nothing in it is secret."""
+        """Return the environment of a hook. Nothing in it is secret."""
         wanted = self._table.wanted
         return {
             "PATH": os.environ.get("PATH", os.defpath),

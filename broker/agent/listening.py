@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broker.agent.health import Health
 from broker.errors import InputError
-from broker.network import is_loopback
+from broker.network import is_listening, is_loopback
 
 _MOST: Final = 16  # requests at a time
 _LOOK: Final = 0.1  # seconds between two looks whether it is closed
@@ -117,7 +117,7 @@ def bound_to(address: str) -> socket.socket:
 
 def bound_at(path: Path) -> socket.socket:
     """Return a unix socket that our user alone may use, in place of one that a killed process left."""
-    if _is_listening(path):
+    if is_listening(path):
         raise InputError(f"another process listens on {path}", hint="choose another agent.socket")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -134,15 +134,6 @@ def bound_at(path: Path) -> socket.socket:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot listen on {path}: {reason}", hint="see its directory: ls -ld") from None
     return made
-
-
-def _is_listening(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        try:
-            other.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 def _name(host: str) -> str:

@@ -12,26 +12,24 @@ texts of ours.
 
 import asyncio
 import json
-import weakref
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NoReturn, Unpack
+from typing import Any, Final, Unpack
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from broker.client.asynchronous import Loop, exchanged
-from broker.client.following import Directory, Follower
+from broker.client.following import Directory, Follower, Following
 from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
 from broker.errors import BrokerError
 from broker.model.authentication import Request
-from broker.model.bundle import Manifest
 from broker.model.proxy import Proxy, proxy_of
 from broker.network import FAULTS, Deadline, proxy_refusal
 from broker.upstream.credentials import Credentials
@@ -47,7 +45,7 @@ _FAILURES: Final = (aiohttp.ClientError, *FAULTS)
 _LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)  # before an answer
 
 
-class Session:
+class Session(Following):
     """Calls the partner over aiohttp. Paths such as `/fleets` are below the account's base URL.
 
     Its methods take the arguments of an `aiohttp.ClientSession` that concern the request, and return its responses.
@@ -58,24 +56,8 @@ class Session:
     def __init__(self, follower: Follower, *, timeout: tuple[float, float] = TIMEOUT) -> None:
         self._loop = Loop()
         self.current: Current[_Wire] = Current(follower.credentials, partial(_Wire, self._loop))
-        self._follower = follower
         self._timeout = timeout
-        follower.begin(self.current)
-        weakref.finalize(self, follower.end)  # also at the exit of the program
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the generation in use."""
-        return self._follower.manifest
-
-    @property
-    def withdrawn(self) -> bool:
-        """Return whether the bundle is gone. The program should then stop using it."""
-        return self._follower.withdrawn
-
-    def follow(self) -> bool:
-        """Switch to the current generation; return whether it is another than before. Raise `BrokerError`."""
-        return self._follower.follow()
+        self._begin(follower)
 
     def request(self, method: str, url: str, **kwargs: Any) -> "Pending":
         """Send a request; `url` is a path below the base URL, or a link that the partner sent."""
@@ -138,9 +120,6 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError("a session holds secrets, so it cannot be pickled or copied")
 
     async def _followed(
         self, method: str, url: str, *, allow_redirects: bool = True, timeout: Any = None, **kwargs: Any

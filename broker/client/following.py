@@ -3,10 +3,11 @@
 import os
 import threading
 import time
+import weakref
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from broker.client.published import Published, read, resolved
 from broker.delivery.directory import CURRENT
@@ -45,6 +46,38 @@ class Follower(Protocol):
 
     def end(self) -> None:
         """Follow no more, and give back what was lent. A second call does nothing."""
+
+
+class Following:
+    """The part of a session, of any library, that follows a bundle."""
+
+    current: Current[Any]
+    _follower: Follower
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the generation in use."""
+        return self._follower.manifest
+
+    @property
+    def withdrawn(self) -> bool:
+        """Return whether the bundle is gone. The program should then stop using it."""
+        return self._follower.withdrawn
+
+    def follow(self) -> bool:
+        """Switch to the current generation; return whether it is another than before.
+
+        Raise `NothingPublishedError` if there is none, `InputError` if it cannot be read.
+        """
+        return self._follower.follow()
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a session holds secrets, so it cannot be pickled or copied")
+
+    def _begin(self, follower: Follower) -> None:
+        self._follower = follower
+        follower.begin(self.current)
+        weakref.finalize(self, follower.end)  # also at the exit of the program
 
 
 class Directory:

@@ -9,21 +9,19 @@ It needs `pip install 'credential-broker[httpx]'`. Errors are those of `broker.c
 ours.
 """
 
-import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn, Unpack
+from typing import Any, Final, Unpack
 
 import httpx
 
 from broker.client.asynchronous import Loop
-from broker.client.following import Directory, Follower
+from broker.client.following import Directory, Follower, Following
 from broker.client.httpx_transport import AsyncTransport, AsyncWire, Transport
 from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
-from broker.model.bundle import Manifest
 from broker.model.proxy import proxy_of
 from broker.upstream.credentials import Credentials
 from broker.upstream.current import Current
@@ -32,31 +30,7 @@ from broker.upstream.session import TIMEOUT, PartnerAdapter
 _REDIRECTS: Final = 5  # each is a separate exchange
 
 
-class _Plain:
-    """Parts of both clients."""
-
-    current: Current[Any]
-    _follower: Follower
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the generation in use."""
-        return self._follower.manifest
-
-    @property
-    def withdrawn(self) -> bool:
-        """Return whether the bundle is gone. The program should then stop using it."""
-        return self._follower.withdrawn
-
-    def follow(self) -> bool:
-        """Switch to the current generation; return whether it is another than before. Raise `BrokerError`."""
-        return self._follower.follow()
-
-    def __getstate__(self) -> NoReturn:
-        raise TypeError("a session holds secrets, so it cannot be pickled or copied")
-
-
-class Client(_Plain, httpx.Client):
+class Client(Following, httpx.Client):
     """An `httpx.Client` on a bundle. Paths such as `/fleets` are below the account's base URL.
 
     It behaves as `broker.client.Session`: `timeout` is (seconds to connect, seconds for the whole exchange).
@@ -65,9 +39,7 @@ class Client(_Plain, httpx.Client):
     def __init__(self, follower: Follower, *, timeout: tuple[float, float] = TIMEOUT) -> None:
         self.current: Current[PartnerAdapter] = Current(follower.credentials, PartnerAdapter)
         super().__init__(transport=Transport(self.current, follower), **_options(follower.credentials, timeout))
-        self._follower = follower
-        follower.begin(self.current)
-        weakref.finalize(self, follower.end)  # also at the exit of the program
+        self._begin(follower)
 
     def build_request(self, method: str, url: httpx.URL | str, **kwargs: Any) -> httpx.Request:
         """Return a request; `url` is a path below the base URL, or a link that the partner sent."""
@@ -90,7 +62,7 @@ class Client(_Plain, httpx.Client):
             url = _next(pages, document, self.current.credentials, response)
 
 
-class AsyncClient(_Plain, httpx.AsyncClient):
+class AsyncClient(Following, httpx.AsyncClient):
     """An `httpx.AsyncClient` on a bundle, as `Client`; for asyncio."""
 
     def __init__(self, follower: Follower, *, timeout: tuple[float, float] = TIMEOUT) -> None:
@@ -98,9 +70,7 @@ class AsyncClient(_Plain, httpx.AsyncClient):
         self.current: Current[AsyncWire] = Current(follower.credentials, partial(AsyncWire, self._loop))
         transport = AsyncTransport(self.current, follower, self._loop)
         super().__init__(transport=transport, **_options(follower.credentials, timeout))
-        self._follower = follower
-        follower.begin(self.current)
-        weakref.finalize(self, follower.end)
+        self._begin(follower)
 
     def build_request(self, method: str, url: httpx.URL | str, **kwargs: Any) -> httpx.Request:
         """Return a request; `url` is a path below the base URL, or a link that the partner sent."""

@@ -1,6 +1,5 @@
 """The session for requests."""
 
-import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,15 +7,14 @@ from typing import Any, Unpack
 
 import requests
 
-from broker.client.following import Directory, Follower
+from broker.client.following import Directory, Follower, Following
 from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
-from broker.model.bundle import Manifest
 from broker.model.proxy import proxy_of
 from broker.upstream.session import TIMEOUT, PartnerSession
 
 
-class Session(PartnerSession):
+class Session(Following, PartnerSession):
     """A `PartnerSession` on a bundle. Paths such as `/fleets` are below the account's base URL.
 
     It switches to a new generation as a whole. If the bundle is gone from a directory (its lease has ended) or cannot
@@ -26,26 +24,7 @@ class Session(PartnerSession):
 
     def __init__(self, follower: Follower, *, timeout: tuple[float, float] = TIMEOUT) -> None:
         super().__init__(follower.credentials, timeout=timeout)
-        self._follower = follower
-        follower.begin(self.current)
-        weakref.finalize(self, follower.end)  # also at the exit of the program
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the generation in use."""
-        return self._follower.manifest
-
-    @property
-    def withdrawn(self) -> bool:
-        """Return whether the bundle is gone. The program should then stop using it."""
-        return self._follower.withdrawn
-
-    def follow(self) -> bool:
-        """Switch to the current generation; return whether it is another than before.
-
-        Raise `NothingPublishedError` if there is none, `InputError` if it cannot be read.
-        """
-        return self._follower.follow()
+        self._begin(follower)
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request with the current generation."""

@@ -139,7 +139,7 @@ def _pending(account: Account, one: _Happened, generation: int) -> PendingHook:
 
 
 def variables(name: AccountName, hook: PendingHook) -> Mapping[str, str]:
-    """Return what a hook is told, in its environment. Nothing in it is secret."""
+    """Return the environment of a hook. Nothing in it is secret."""
     return {
         "BROKER_EVENT": hook.event,
         "BROKER_EVENT_ID": hook.id,

@@ -19,7 +19,7 @@ import uvicorn
 import uvloop
 
 from broker.errors import InputError
-from broker.network import is_loopback
+from broker.network import is_listening, is_loopback
 from broker.service.limits import LOOPBACK_NAMES, Guard, GuardedProtocol
 from broker.service.tls import Tls
 from broker.signals import ASKING
@@ -131,7 +131,7 @@ class Address:
         """Bind a socket that owner and group may use, in place of one that nothing listens on."""
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            if path.exists() and stat.S_ISSOCK(path.lstat().st_mode) and _is_dead(path):
+            if path.exists() and stat.S_ISSOCK(path.lstat().st_mode) and not is_listening(path):
                 path.unlink()
             before = os.umask(0o777 & ~_OWNER_AND_GROUP)
             try:
@@ -337,12 +337,3 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_mtime_ns  # the number alone may be used again
-
-
-def _is_dead(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return True
-    return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from partner_standin import Standin
 from broker.client import following
 from broker.model.bundle import Bundle
 from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, publish
+from tests.support.keeping import Keeping
+from tests.support.sessions import OPENED, Calls
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +48,16 @@ def checks_always(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def checks_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "CHECK_EVERY", 3600.0)
+
+
+@pytest.fixture(params=OPENED)
+def opened(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Calls]]:
+    """Open a session of each library."""
+    return OPENED[request.param]
+
+
+@pytest.fixture
+def server(partner: Standin) -> Iterator[Keeping]:
+    """Yield a partner that keeps connections."""
+    with Keeping(partner) as made:
+        yield made

@@ -61,12 +61,6 @@ def opened(request: pytest.FixtureRequest) -> Opened:
 
 
 @pytest.fixture
-def server(partner: Standin) -> Iterator[Keeping]:
-    with Keeping(partner) as made:
-        yield made
-
-
-@pytest.fixture
 def source(bundle: Bundle, server: Keeping) -> Iterator[Leases]:
     made = Leases(bundle=replace(bundle, base_url=server.url))
     yield made

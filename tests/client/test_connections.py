@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from partner_standin import Standin
 
 from broker.client import following
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from tests.support.credential_sets import LEASE, LOGIN, publish, withdraw
 from tests.support.keeping import Keeping
-from tests.support.sessions import OPENED, Calls
+from tests.support.sessions import Calls
 
 pytestmark = pytest.mark.slow
 
 Opened = Callable[..., AbstractContextManager[Calls]]
-
-
-@pytest.fixture(params=OPENED)
-def opened(request: pytest.FixtureRequest) -> Opened:
-    return OPENED[request.param]
-
-
-@pytest.fixture
-def server(partner: Standin) -> Iterator[Keeping]:
-    with Keeping(partner) as made:
-        yield made
 
 
 @pytest.fixture

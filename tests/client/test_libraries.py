@@ -6,7 +6,7 @@ import base64
 import logging
 import pickle
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -23,24 +23,13 @@ from tests.support.credential_sets import LOGIN, PASSWORD, publish
 from tests.support.forward_proxies import LOGIN as PROXY_LOGIN
 from tests.support.forward_proxies import running
 from tests.support.keeping import Keeping
-from tests.support.sessions import OPENED, Calls
+from tests.support.sessions import Calls
 from tests.support.tls_server import Saying
 
 pytestmark = pytest.mark.slow
 
 Opened = Callable[..., AbstractContextManager[Calls]]
 LIBRARIES = ("requests", "httpx", "aiohttp")
-
-
-@pytest.fixture(params=OPENED)
-def opened(request: pytest.FixtureRequest) -> Opened:
-    return OPENED[request.param]
-
-
-@pytest.fixture
-def server(partner: Standin) -> Iterator[Keeping]:
-    with Keeping(partner) as made:
-        yield made
 
 
 @pytest.fixture

@@ -17,15 +17,10 @@ from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.upstream import current
 from tests.support.credential_sets import LOGIN, bundle_of, publish
-from tests.support.sessions import OPENED, Calls
+from tests.support.sessions import Calls
 
 Opened = Callable[..., AbstractContextManager[Calls]]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checks_never")]
-
-
-@pytest.fixture(params=OPENED)
-def opened(request: pytest.FixtureRequest) -> Opened:
-    return OPENED[request.param]
 
 
 def rotated(partner: Standin, root: Path, bundle: Bundle, generation: int = 8) -> None:
