@@ -46,8 +46,10 @@ class Requests(UseCase):
             slot, (key, spki) = self.in_free_slot(name, first, lambda number: self.keys.ensure(name, number, rules))
             csr = self.keys.sign_request(name, key, seen.subject, rules)
         except (RefusedError, UnknownNameError):
-            _refuse_overtaken(self.seen(name), first)  # the key is gone because the request was closed
-            raise
+            seen = self.seen(name)
+            if seen.next_request == first:
+                raise
+            return _taken(seen, first)  # its key is gone: the request was closed, or has another key
         request = SigningRequest(slot, key, spki, csr, drafted_at=now)
 
         def add(account: Account, stamp: Stamp) -> Account:
@@ -55,9 +57,7 @@ class Requests(UseCase):
                 return without_key(account, slot, key)
             return requested(account, request, by=stamp.by)
 
-        after = self.amend(name, add).account
-        _refuse_overtaken(after, slot)
-        return after.request(slot)
+        return _taken(self.amend(name, add).account, slot)
 
     def draft_with_same_key(self, name: AccountName) -> SigningRequest:
         """Return the open signing request, making one with the key of the current generation if it has none.
@@ -125,12 +125,13 @@ class Requests(UseCase):
         return after.request(number)
 
 
-def _refuse_overtaken(account: Account, slot: int) -> None:
-    if account.next_request <= slot:
-        return
-    closed = next((r.closed for r in account.requests if r.number == slot), Closed.SUPERSEDED)  # else passed over
-    if closed:
-        raise ConflictError(
-            f"signing request {slot} of {account.name} was drafted by another command and {closed.value} meanwhile",
-            hint="the same command again makes a new one",
-        )
+def _taken(account: Account, slot: int) -> SigningRequest:
+    """Return the open request `slot`, which another command may have drafted; raise `ConflictError` if it is closed."""
+    request = next((r for r in account.requests if r.number == slot), None)
+    if request and request.closed is None:
+        return request
+    closed = request.closed if request and request.closed else Closed.SUPERSEDED  # no request: it was passed over
+    raise ConflictError(
+        f"signing request {slot} of {account.name} was drafted by another command and {closed.value} meanwhile",
+        hint="the same command again makes a new one",
+    )

@@ -36,6 +36,11 @@ def test_overtaken_draft_shows_winning_csr(arena: Arena) -> None:
     assert overtaken(arena, "added", NEW, NEW, waits="write data/keys/ 1")[0] == 0
 
 
+@pytest.mark.parametrize("waits", ["write data/keys/ 1", "read keys/ 1", "read keys/ 2", "read keys/ 3", WRITES + " 1"])
+def test_new_key_yields_to_the_same_key(arena: Arena, waits: str) -> None:
+    assert overtaken(arena, "reusable", NEW, Act("csr new", {"reuse-key": True}), waits=waits)[0] == 0
+
+
 @pytest.mark.parametrize("waits", [READS + " 2", WRITES + " 1"])
 def test_answered_request_is_not_superseded(arena: Arena, waits: str) -> None:
     imported = Act("cert import", {"request": 2})
