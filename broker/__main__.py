@@ -9,10 +9,12 @@ def main() -> None:
     """Run the command line and exit with its code."""
     if sys.argv[1:] in (["--version"], ["-V"]) and _wrote(f"broker {__version__}\n"):
         return
+    import gc
     import signal
 
     from broker.signals import ASKING
 
+    gc.set_threshold(50_000)  # the default collects forty times while modules are loaded, none of which is garbage
     # Blocked while modules are loaded; `run` unblocks and handles them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
     from broker.cli.main import run

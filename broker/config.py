@@ -6,7 +6,6 @@ Nothing below this module reads the environment.
 import difflib
 import os
 import shlex
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
@@ -119,6 +118,8 @@ def _parsed(file: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {file}: {error.strerror}", hint=hint) from None
     if len(raw) > _LARGEST:
         raise InputError(f"{file} has more than {_LARGEST} bytes", hint="is this the right file?")
+    import tomllib  # only with a file: start-up counts
+
     try:
         content = tomllib.loads(raw.decode("utf-8"))
     except ValueError as error:  # of TOML, of UTF-8, or of Python for a number with thousands of digits

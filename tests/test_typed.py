@@ -13,7 +13,7 @@ THREADS = """
 import sys, threading
 import msgspec
 from broker.model.account import Account
-from broker.model.lease import ConsumerRecord
+from broker.model.holdings import ConsumerRecord
 from broker.typed import typed
 
 sys.setswitchinterval(1e-6)

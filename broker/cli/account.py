@@ -38,7 +38,7 @@ from broker.model.channel import Channel
 from broker.model.duration import part_of
 from broker.model.finding import refuse_errors
 from broker.model.generation import PromotionMode, RenewalMode
-from broker.model.lease import Which
+from broker.model.holdings import Which
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.subject import ATTRIBUTES, Subject

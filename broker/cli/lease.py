@@ -11,7 +11,8 @@ from broker.cli.options import generation_option, reason_option
 from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError, UnknownNameError
-from broker.model.lease import ID_LENGTH, RENEWABLE, Held, Which
+from broker.model.holdings import Held, Which
+from broker.model.lease import ID_LENGTH, RENEWABLE
 from broker.model.names import AccountName, account_name
 
 _ID: Final = re.compile(rf"[0-9a-f]{{8,{ID_LENGTH}}}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +61,8 @@ def wrote_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bool:
     """
     if not wants("csv"):
         return False
+    import csv  # only here: start-up counts
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
@@ -84,6 +84,12 @@ def show_json(value: Any) -> None:
     click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
 
 
+def _columns() -> int:
+    import shutil  # only on a terminal: start-up counts
+
+    return shutil.get_terminal_size().columns
+
+
 def show_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
@@ -101,7 +107,7 @@ def show_table(
         return
     lines = [[c.upper() for c in columns], *shown]
     widths = [max(_width(row[n]) for row in lines) for n in range(len(columns))]
-    if sys.stdout.isatty() and sum(widths) + _GAP * (len(widths) - 1) > shutil.get_terminal_size().columns:
+    if sys.stdout.isatty() and sum(widths) + _GAP * (len(widths) - 1) > _columns():
         _show_blocks(columns, shown, colours)
         return
     for number, row in enumerate(lines):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import secrets
 import socket
 from datetime import datetime
 from functools import cached_property
@@ -103,7 +101,7 @@ def begin(wiring: Wiring | None) -> Start:
     """Harden the process and return the start of a command. `--help` and `--version` do not come this far."""
     harden()  # before any secret is read
     log.reset()
-    log.bind(request=secrets.token_hex(8))
+    log.bind(request=os.urandom(8).hex())
     return Start(wiring)
 
 
@@ -116,6 +114,8 @@ def _state_directory() -> Path:
 
 
 def _actor() -> str:
+    import getpass  # only for changes: start-up counts
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's UID without a passwd entry

@@ -38,7 +38,8 @@ from broker.model.chain import require_text
 from broker.model.clock import Clock, system_clock
 from broker.model.finding import Finding
 from broker.model.generation import Parts
-from broker.model.lease import SKEW, ConsumerRecord, Held, Which, held, stragglers
+from broker.model.holdings import ConsumerRecord, Held, Which, held, stragglers
+from broker.model.lease import SKEW
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.verdict import CanaryResult

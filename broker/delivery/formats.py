@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
+import os
 import shlex
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
@@ -82,7 +82,7 @@ def render(bundle: Bundle, formats: Collection[FileFormat], at: Path) -> dict[Fi
     wanted |= {FileFormat.PASSWORD if name == PASSWORD else FileFormat.SECRETS for name in bundle.secrets}
     if wanted & {FileFormat.KEYSTORE, FileFormat.TRUSTSTORE}:
         wanted.add(FileFormat.PASSPHRASE)
-    passphrase = Secret(secrets.token_urlsafe(32))
+    passphrase = Secret(os.urandom(32).hex())
     rendered: dict[FileFormat, Callable[[], str | bytes]] = {
         FileFormat.KEY: bundle.key.reveal,
         FileFormat.CERTIFICATE: lambda: bundle.certificate,

@@ -2,8 +2,8 @@
 
 import http.client
 import json
+import os
 import re
-import secrets
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ class Service:
         A bundle whose answer was lost is asked for by the same key again, so that there is one lease, to be given back.
         """
         asked = {"account": wanted.account, "application": wanted.application, "kind": wanted.kind.value}
-        key = self._keys.setdefault(wanted, wanted.idempotency_key or secrets.token_hex(16))
+        key = self._keys.setdefault(wanted, wanted.idempotency_key or os.urandom(16).hex())
         answer = self._ask("/v1/bundles", {**asked, "ttl": duration_text(wanted.ttl)}, headers={"Idempotency-Key": key})
         try:
             granted = _granted(wanted, answer)

@@ -24,7 +24,8 @@ from broker.issuing.leases import ended
 from broker.model.bounded import Bounded
 from broker.model.chain import BATCH
 from broker.model.clock import Clock
-from broker.model.lease import Consumer, ConsumerRecord, Lease, StoredRecord
+from broker.model.holdings import ConsumerRecord, StoredRecord
+from broker.model.lease import Consumer, Lease
 from broker.model.recent_changes import CONSUMERS
 from broker.telemetry import log, metrics
 

@@ -18,7 +18,8 @@ from broker.model.authentication import CLIENT_ID, Authentication
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.clock import Clock
 from broker.model.generation import Generation, Parts
-from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease, expiry
+from broker.model.holdings import ConsumerRecord
+from broker.model.lease import BundleKind, Consumer, Lease, expiry
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Stage

@@ -17,7 +17,8 @@ from typing import Final, Protocol, Self, TypeVar
 from broker.errors import BrokerError, BusyError, DeniedError, RateError, UnknownNameError
 from broker.issuing.leases import ended, ended_by
 from broker.model.account import Account
-from broker.model.lease import Caller, Consumer, ConsumerRecord, Lease
+from broker.model.holdings import ConsumerRecord
+from broker.model.lease import Caller, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
 from broker.model.secret import Secret

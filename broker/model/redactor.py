@@ -1,12 +1,10 @@
 """Hide secrets in text from elsewhere: a partner's answer, a log line."""
 
 import base64
-import html
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from html.entities import html5
 from typing import Final, NoReturn
 from urllib.parse import quote
 
@@ -114,10 +112,12 @@ def _base64(octets: bytes) -> Iterator[str]:
 @cache
 def _spellings(character: str) -> Mapping[str, Sequence[str]]:
     """Return the ways to write `character`, in folded case, by their first letter: itself, escaped, escaped twice."""
+    from html import escape  # only here, as the entities: start-up counts
+
     once = {character, character.upper(), *_html(character), *_url(character), *_backslash(character)}
     if character == " ":
         once |= set(_BLANKS)
-    twice = {html.escape(text) for text in once} | {json.dumps(text)[1:-1] for text in once}
+    twice = {escape(text) for text in once} | {json.dumps(text)[1:-1] for text in once}
     twice |= {quote(text, safe="", errors="surrogatepass") for text in once}
     found: dict[str, list[str]] = {}
     for spelling in {"".join(map(_folded, text)) for text in once | twice}:
@@ -133,6 +133,8 @@ def _html(character: str) -> Iterator[str]:
 
 @cache
 def _names() -> dict[str, list[str]]:
+    from html.entities import html5
+
     found: dict[str, list[str]] = {}
     for name, character in html5.items():
         found.setdefault(character, []).append(name)

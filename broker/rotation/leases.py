@@ -9,7 +9,7 @@ from broker.errors import InputError
 from broker.model.account import Account
 from broker.model.changes.registering import lease_revoked
 from broker.model.clock import Stamp
-from broker.model.lease import ConsumerRecord, Held, Which
+from broker.model.holdings import ConsumerRecord, Held, Which
 from broker.model.names import AccountName
 from broker.rotation.amend import UseCase
 from broker.rotation.ports import Consumers

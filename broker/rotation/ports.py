@@ -12,7 +12,7 @@ from broker.model.account import Account
 from broker.model.certificate import Spki
 from broker.model.chain import Entry
 from broker.model.generation import KeyRef, Parts, SecretRef
-from broker.model.lease import ConsumerRecord
+from broker.model.holdings import ConsumerRecord
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject

@@ -6,7 +6,6 @@ name of the type is written.
 """
 
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -113,6 +112,8 @@ def error(event: str, **fields: object) -> None:
 
 def frames(fault: BaseException) -> list[str]:
     """Return our frames of a traceback as "file:line:function", without local values and without the error's text."""
+    import traceback  # only here: start-up counts
+
     found = traceback.extract_tb(fault.__traceback__)
     ours = [(Path(frame.filename), frame) for frame in found if Path(frame.filename).is_relative_to(_ROOT)]
     return [f"broker/{file.relative_to(_ROOT)}:{frame.lineno}:{frame.name}" for file, frame in ours]

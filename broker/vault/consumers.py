@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from broker.model.compare_and_set import compare_and_set
-from broker.model.lease import ConsumerRecord, StoredRecord
+from broker.model.holdings import ConsumerRecord, StoredRecord
 from broker.vault import layout
 from broker.vault.changes import Announcements
 from broker.vault.connection import Connection

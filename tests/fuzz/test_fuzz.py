@@ -43,7 +43,8 @@ from broker.evidence.statements import ChainRecord
 from broker.issuing.leases import LeaseSigner
 from broker.model.account import Account
 from broker.model.finding import Finding
-from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
+from broker.model.holdings import ConsumerRecord, Holding
+from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from broker.model.proposal import LARGEST, Proposal
 from broker.model.secret import Secret

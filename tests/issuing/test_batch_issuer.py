@@ -32,7 +32,8 @@ from broker.model.bundle import Bundle, Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, StoredRecord, Which, held
+from broker.model.holdings import ConsumerRecord, StoredRecord, Which, held
+from broker.model.lease import BundleKind, Caller, Consumer
 from broker.model.names import AccountName
 from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
 from broker.model.secret import Secret

@@ -17,7 +17,8 @@ from broker.evidence.journal import Journal
 from broker.issuing.announced import Announced
 from broker.issuing.batches import Batches, Recorder, Recording
 from broker.model.bounded import Bounded
-from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Lease, StoredRecord
+from broker.model.holdings import ConsumerRecord, StoredRecord
+from broker.model.lease import BundleKind, Consumer, Lease
 from tests.support.accounts import BY, MZP, NOW
 
 

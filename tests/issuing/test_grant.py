@@ -18,7 +18,8 @@ from broker.model.bundle import Granted, Wanted
 from broker.model.chain import Entry
 from broker.model.changes import moving, registering
 from broker.model.generation import Parts
-from broker.model.lease import BundleKind, Consumer, ConsumerRecord, Which, held
+from broker.model.holdings import ConsumerRecord, Which, held
+from broker.model.lease import BundleKind, Consumer
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.stage import Move

@@ -15,7 +15,8 @@ from broker.issuing.waits import Asked, Documents, Room, Wait, Waits
 from broker.model.account import Account
 from broker.model.changes import moving
 from broker.model.changes.registering import application_removed, removed, resumed, suspended
-from broker.model.lease import BundleKind, Caller, Consumer, ConsumerRecord, Holding, Lease
+from broker.model.holdings import ConsumerRecord, Holding
+from broker.model.lease import BundleKind, Caller, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.recent_changes import ACCOUNTS, CONSUMERS, RecentChanges
 from broker.model.secret import Secret

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease, stragglers
+from broker.model.holdings import ConsumerRecord, Holding, stragglers
+from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from tests.support.accounts import MZP, NOW, later
 

@@ -13,7 +13,7 @@ from broker.errors import ConflictError
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import registering
-from broker.model.lease import ConsumerRecord, Holding
+from broker.model.holdings import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.rotation.amend import amend
 from broker.rotation.ports import Version, Versioned

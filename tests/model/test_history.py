@@ -14,7 +14,7 @@ from broker.model.changes.registering import AccountSettings
 from broker.model.changes.rotating_password import rotation_begun
 from broker.model.generation import Closed, Halt, Submission
 from broker.model.history import Event, account_state, fold
-from broker.model.lease import ConsumerRecord, Holding
+from broker.model.holdings import ConsumerRecord, Holding
 from broker.model.stage import Move, Stage
 from broker.model.subject import Subject
 from broker.model.verdict import CanaryResult, Verdict

@@ -17,7 +17,8 @@ from broker.model.authentication import Authentication, Basic, ClientId
 from broker.model.bundle import Manifest
 from broker.model.chain import Head
 from broker.model.due import Renewal
-from broker.model.lease import BundleKind, ConsumerRecord, Holding, Lease
+from broker.model.holdings import ConsumerRecord, Holding
+from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.partners.catalogue import builtin, names

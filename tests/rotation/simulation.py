@@ -18,7 +18,8 @@ from broker.model.certificate import Spki
 from broker.model.chain import Entry, verify
 from broker.model.generation import KeyRef, Parts, SecretRef, key_ref, secret_refs
 from broker.model.history import account_state, fold
-from broker.model.lease import SKEW, ConsumerRecord, held
+from broker.model.holdings import ConsumerRecord, held
+from broker.model.lease import SKEW
 from broker.model.names import AccountName
 from broker.model.secret import Secret
 from broker.model.subject import KeyRules, Subject

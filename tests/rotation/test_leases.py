@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from broker.errors import InputError
-from broker.model.lease import BundleKind, ConsumerRecord, Lease, Which
+from broker.model.holdings import ConsumerRecord, Which
+from broker.model.lease import BundleKind, Lease
 from broker.rotation import leases
 from tests.rotation.life_cycle import midway
 from tests.rotation.simulation import Fault, Killed, Simulation

@@ -19,7 +19,7 @@ from broker.compose.graph import Wiring
 from broker.model.account import Account
 from broker.model.chain import verify
 from broker.model.finding import Finding
-from broker.model.lease import ConsumerRecord, Holding
+from broker.model.holdings import ConsumerRecord, Holding
 from broker.model.names import AccountName
 from broker.model.rotation_record import RotationRecord
 from broker.model.stage import Stage

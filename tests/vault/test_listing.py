@@ -16,7 +16,7 @@ import pytest
 from broker.embedded.server import find_binary
 from broker.evidence.statements import Statement
 from broker.model.chain import GENESIS, Head
-from broker.model.lease import ConsumerRecord
+from broker.model.holdings import ConsumerRecord
 from broker.model.role import Role
 from broker.partners.catalogue import builtin
 from broker.partners.document import to_document

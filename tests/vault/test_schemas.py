@@ -12,7 +12,7 @@ from broker.model.authentication import PASSWORD
 from broker.model.chain import Head, appended
 from broker.model.clock import Stamp
 from broker.model.generation import SecretRef, key_ref
-from broker.model.lease import ConsumerRecord
+from broker.model.holdings import ConsumerRecord
 from broker.model.secret import Secret
 from broker.partners import catalogue
 from broker.rotation.ports import Version

@@ -30,7 +30,7 @@ from broker.model.generation import (
     secret_refs,
 )
 from broker.model.history import Event, identity, parts_facts, settings_facts
-from broker.model.lease import Held
+from broker.model.holdings import Held
 from broker.model.password_rotation import PasswordStep
 from broker.model.stage import Move
 from broker.model.subject import Subject
