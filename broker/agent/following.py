@@ -58,6 +58,11 @@ class Standing:
     since: datetime
     message: str = ""
 
+    @property
+    def shown(self) -> str:
+        """For people."""
+        return f"{self.condition.value} ({self.message})" if self.message else self.condition.value
+
 
 class Follower:
     """Keeps one bundle current until it is stopped. What goes wrong with it concerns no other."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import or_
 from typing import Final
 
 from broker.agent.following import Condition, Follower
@@ -11,6 +12,7 @@ from broker.delivery.restoring import whole
 from broker.model.bundle import Manifest
 from broker.model.clock import system_clock
 
+_TRIES: Final = 3  # that failed in a row: the start waits no longer for this bundle
 _PREFIX: Final = "credential_broker_agent_"
 
 
@@ -56,14 +58,20 @@ class Health:
 
     @property
     def is_started(self) -> bool:
-        """Whether each bundle is on disk, whole. At the very start there is none yet."""
-        found = self.bundles()
-        return bool(found) and all(one.manifest for one in found)
+        """Whether a bundle is on disk, whole, and each other one is too, or has failed some times."""
+        return _is_started(self.bundles())
 
     @property
     def is_alive(self) -> bool:
         """Whether each bundle is looked after. It does not depend on the broker, nor on any date."""
         return all(one.is_alive for one in self._followers())
+
+    @property
+    def line(self) -> str:
+        """How it is with the bundles, in a line for `systemctl status`."""
+        found = [(one.table.name, one.standing) for one in self._followers()]
+        bad = [f"{name}: {one.shown}" for name, one in found if one.condition is not Condition.OK]
+        return "; ".join([f"{len(found) - len(bad)} of {len(found)} bundles are current", *bad])
 
     def bundles(self) -> list[BundleHealth]:
         """Return the health of each bundle."""
@@ -94,8 +102,15 @@ class Health:
         if path not in ("/startz", "/readyz"):
             return None
         found = self.bundles()
-        good = bool(found) and all(one.is_ready if path == "/readyz" else one.manifest for one in found)
+        good = _is_started(found) if path == "/startz" else bool(found) and all(one.is_ready for one in found)
         return (200 if good else 503), "application/json", json.dumps([one.shown for one in found], indent=2) + "\n"
+
+
+def _is_started(bundles: Sequence[BundleHealth]) -> bool:
+    """One that fails does not keep the programs from starting that use the others."""
+    there = [one.manifest is not None and one.condition is not Condition.STARTING for one in bundles]
+    failed = [one.failures >= _TRIES for one in bundles]
+    return any(there) and all(map(or_, there, failed))
 
 
 def metrics(bundles: Sequence[BundleHealth]) -> str:

@@ -18,7 +18,7 @@ from broker.telemetry import log
 _LOOK: Final = 0.1  # seconds between two looks at the files, until they are there first
 _IDLE: Final = 60.0  # seconds between two looks afterwards
 
-Report = Callable[[State], None]
+Report = Callable[[State | str], None]  # a state, or a line about the bundles
 
 
 class Agent:
@@ -68,7 +68,7 @@ class Agent:
         threading.Thread(target=watch, name="until", daemon=True).start()
 
     def _watch(self, signals: frozenset[int], pulse: float) -> None:
-        is_ready = False
+        is_ready, said = False, ""
         while not self._quit.is_set():
             number = came(signals, min(pulse or _IDLE, _IDLE if is_ready else _LOOK))
             if number == signal.SIGHUP:
@@ -78,7 +78,11 @@ class Agent:
             elif number:
                 log.info("asked to end", signal=signal.Signals(number).name)
                 return
-            if not is_ready and self.health.is_started:
+            becomes_ready = not is_ready and self.health.is_started
+            if (line := self.health.line) != said:
+                said = line
+                self._report(line)
+            if becomes_ready:
                 is_ready = True
                 self._report(State.READY)
             if pulse and self.health.is_alive:

@@ -113,6 +113,7 @@ def bundle_tables(tables: Sequence[Mapping[str, Any]], base: Path, default: Path
         except BrokerError as error:
             raise InputError(f"{where}: {error.message}", hint=error.hint) from None
     _require_apart([one.root for one in found], "directory")
+    _require_apart([one.name for one in found], "application")
     _require_apart([copy.path for one in found for copy in one.copies], "path")
     return found
 
@@ -202,7 +203,7 @@ def _anchored(path: str, base: Path) -> Path:
     return base / Path(os.path.expanduser(path))  # noqa: PTH111  # raises for no "~x"
 
 
-def _require_apart(paths: Collection[Path], kind: str) -> None:
+def _require_apart(paths: Collection[Path] | Collection[str], kind: str) -> None:
     twice = {path for path in paths if sum(path == other for other in paths) > 1}
     for path in twice:
         raise InputError(f"[[bundles]]: two of them use the {kind} {path}", hint=f"give each its own {kind}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -28,6 +28,8 @@ from broker.signals import held_back
 from broker.systemd import report
 from broker.telemetry import log
 
+_READ_ONCE: Final = ("agent.", "service.")
+
 
 @click.command("agent", epilog="Example: broker agent   or, from cron: broker agent --once")
 @click.option("--once", "is_once", is_flag=True, help="Write the files, run hooks and exit. The leases go on.")
@@ -44,7 +46,7 @@ def command(start: Start, /, is_once: bool, pid: int | None) -> int:
     start.suggest("log.level", "info")
     if not is_once:
         start.suggest("log.format", "json")
-    tables = partial(_tables, start)
+    tables = partial(_tables, start, start.config)
     made = partial(_follower, start, _service(start))
     if not tables():
         raise InputError(
@@ -87,9 +89,13 @@ def _service(start: Start) -> Service:
     return found
 
 
-def _tables(start: Start) -> list[BundleTable]:
-    """Return the bundles of the configuration as it is now."""
-    return tables_of(start.read_again())
+def _tables(start: Start, first: Config) -> list[BundleTable]:
+    """Return the bundles of the configuration as it is now; report other settings that are no longer the `first`."""
+    found = start.read_again()
+    changed = [name for name in found.values if name.startswith(_READ_ONCE) and found[name] != first[name]]
+    if changed:
+        log.error("these settings are read at a start only: restart the agent", settings=", ".join(changed))
+    return tables_of(found)
 
 
 def tables_of(config: Config) -> list[BundleTable]:

@@ -41,10 +41,11 @@ class World:
         self.brokers: dict[str, Broker] = {}
         self.tables: list[BundleTable] = []
         self.states: list[State] = []
+        self.lines: list[str] = []
         self.broken = False
         for name in ("one", "two"):
             self.add(name)
-        self.agent = Agent(self._made, self._read, self.states.append)
+        self.agent = Agent(self._made, self._read, self._report)
 
     def add(self, name: str) -> None:
         """Add a bundle to the configuration."""
@@ -59,6 +60,12 @@ class World:
         if self.broken:
             raise InputError("it is broken")
         return list(self.tables)
+
+    def _report(self, state: State | str) -> None:
+        if isinstance(state, State):
+            self.states.append(state)
+        else:
+            self.lines.append(state)
 
     @contextmanager
     def acting(self, act: Callable[[], object]) -> Iterator[None]:
@@ -110,12 +117,38 @@ def test_one_that_fails_concerns_no_other(world: World) -> None:
         until(lambda: len(world.brokers["one"].errors) < before - 3)
         two = world.brokers["two"]
         assert (len(two.granted), two.renewed, two.waits) == (1, 0, 1)
-        assert not world.ready(), "one of the two is not there"
+        until(world.ready)
 
     with world.acting(act):
         world.run()
     assert not list(world.home.iterdir())
-    assert world.states == [State.STOPPING]
+
+
+def test_one_that_fails_delays_no_start(world: World) -> None:
+    """systemd and probes wait for it some tries long, and say which one it is; if all fail, until one does not."""
+    for broker in world.brokers.values():
+        broker.errors = [DeniedError("no right")] * 100_000
+
+    def answers() -> list[int]:
+        return [(world.agent.health.answer(path) or (0,))[0] for path in ("/startz", "/readyz")]
+
+    def act() -> None:
+        until(lambda: all(one.failures > 3 for one in world.agent.health.bundles()))
+        assert answers() == [503, 503]
+        assert not world.ready()
+        world.brokers["two"].errors.clear()
+        until(world.ready)
+        assert answers() == [200, 503]
+        assert world.lines[-1] == "1 of 2 bundles are current; mzp-1/one: denied (no right)"
+        text = (world.agent.health.answer("/readyz") or (0, "", ""))[2]
+        assert [(one["bundle"], one["ready"], one["message"]) for one in json.loads(text)] == [
+            ("mzp-1/one", False, "no right"),
+            ("mzp-1/two", True, ""),
+        ]
+
+    with world.acting(act):
+        world.run()
+    assert world.states == [State.READY, State.STOPPING]
 
 
 def test_systemd_hears_of_it(world: World) -> None:

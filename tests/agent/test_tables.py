@@ -110,6 +110,8 @@ def test_two_bundles_share_nothing() -> None:
     for one, other in (('directory = "d"', 'directory = "d"'), ("", "")):
         with pytest.raises(InputError, match="use the directory"):
             read(f'[[bundles]]\napplication = "a/b"\n{one}\n[[bundles]]\napplication = "a/b"\n{other}')
+    with pytest.raises(InputError, match="use the application a/b"):
+        read('[[bundles]]\napplication = "a/b"\n[[bundles]]\napplication = "a/b"\ndirectory = "d"')
     files = 'files = [{format = "ca.crt", path = "/ca"}]'
     with pytest.raises(InputError, match="use the path /ca"):
         read(f'[[bundles]]\napplication = "a/b"\n{files}\n[[bundles]]\napplication = "a/c"\n{files}')

@@ -60,6 +60,14 @@ def test_the_agents_configuration_is_valid(tmp_path: Path) -> None:
     assert inside(["config", "check"], home=tmp_path, environment={}).code == 0
 
 
+def test_a_killed_agent_keeps_its_files() -> None:
+    """Else systemd removes them before it starts the agent again; tests/cli/test_agent.py shows what a start does."""
+    text = AGENT.read_text(encoding="utf-8")
+    for line in ("Restart=on-failure", "RuntimeDirectory=broker-agent", "RuntimeDirectoryPreserve=restart"):
+        assert f"\n{line}\n" in text
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in text
+
+
 def test_a_killed_scheduler_finds_the_lock_free() -> None:
     text = (UNIT.parent / "broker-rotation.service").read_text(encoding="utf-8")
     assert timedelta(seconds=int(re.findall(r"^RestartSec=(.*)$", text, re.MULTILINE)[0])) > TERM

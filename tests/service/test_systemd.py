@@ -21,6 +21,14 @@ def test_a_notice_arrives(tmp_path: Path, abstract: bool) -> None:
         assert manager.recv(100) == b"READY=1"
 
 
+def test_a_line_is_one_line(tmp_path: Path) -> None:
+    """A message of others in it sets no other variable."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        report("acme: denied\nMAINPID=1" + "x" * 1000, str(tmp_path / "notify"))
+        assert manager.recv(2000) == b"STATUS=acme: denied MAINPID=1" + b"x" * (400 - 22)
+
+
 def test_nothing_waits_without_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "socket")
     report(State.READY, "")
@@ -31,6 +39,7 @@ def test_an_absent_manager_is_logged(tmp_path: Path) -> None:
     log.send_to(log.Level.ERROR, lambda _level, event, fields: events.append((event, fields["state"])))
     try:
         report(State.STOPPING, str(tmp_path / "none"))
+        report("a line", str(tmp_path / "none"))
     finally:
         log.reset()
-    assert events == [("the service manager cannot be reached", "STOPPING")]
+    assert events == [("the service manager cannot be reached", name) for name in ("STOPPING", "STATUS")]
