@@ -3,7 +3,6 @@
 Nothing below this module reads the environment.
 """
 
-import difflib
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from broker.errors import InputError
 from broker.model.jwt_issuer import JwtIssuer
-from broker.model.names import NAME, checked_name
+from broker.model.names import NAME, checked_name, guess
 from broker.model.role import Role
 from broker.settings import SETTINGS, Setting, checked_mount, checked_pki, checked_proxy, path_text
 
@@ -264,6 +263,5 @@ def _anchored_auth(name: str, value: str, file: Path) -> str:
 
 def _require_known(file: Path, name: str, known: Collection[str]) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"did you mean {near[0]}?" if near else "broker config show lists all settings"
+        hint = guess(name, known).strip() or "broker config show lists all settings"
         raise InputError(f"{file}: there is no setting {name}", hint=hint)

@@ -17,6 +17,7 @@ from broker import __version__
 from broker.cli import exits
 from broker.cli.output import OUTPUT
 from broker.errors import FULL, BrokerError, InputError, unwritable
+from broker.model.names import guess
 from broker.signals import ASKING, AskedToEnd, raised
 
 if TYPE_CHECKING:
@@ -86,10 +87,7 @@ class _Nouns(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in NOUNS and not args[0].startswith("-"):
-            from difflib import get_close_matches  # only here: start-up counts
-
-            near = get_close_matches(args[0], NOUNS, n=1)
-            ctx.fail(f"no such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            ctx.fail(f"no such command {args[0]!r}. {guess(args[0], NOUNS).capitalize()}".strip())
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

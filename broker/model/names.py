@@ -1,6 +1,5 @@
 """Valid names of accounts, applications, profiles and environments, and valid mail addresses."""
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -46,5 +45,7 @@ def mail_address(text: str) -> str:
 
 def guess(word: str, words: Iterable[str]) -> str:
     """Return a question about the word that is meant, if one of `words` is near to `word`; else ""."""
-    near = difflib.get_close_matches(word, list(words), n=1)
+    from difflib import get_close_matches  # only here: start-up counts
+
+    near = get_close_matches(word, list(words), n=1)
     return f"did you mean {near[0]}? " if near else ""

@@ -2,12 +2,12 @@
 
 import hashlib
 import hmac
-import secrets
+import os
 from typing import Final, Generic, NoReturn, TypeVar
 
 T = TypeVar("T", bytes, str)
 REDACTED: Final = "<secret>"
-_DIGEST_KEY: Final = secrets.token_bytes(32)
+_DIGEST_KEY: Final = os.urandom(32)
 
 
 class Secret(Generic[T]):
