@@ -17,7 +17,6 @@ from broker import __version__
 from broker.cli import exits
 from broker.cli.output import OUTPUT
 from broker.errors import FULL, BrokerError, InputError, unwritable
-from broker.model.names import guess
 from broker.signals import ASKING, AskedToEnd, raised
 
 if TYPE_CHECKING:
@@ -87,6 +86,8 @@ class _Nouns(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in NOUNS and not args[0].startswith("-"):
+            from broker.model.names import guess  # only here: start-up counts
+
             ctx.fail(f"no such command {args[0]!r}. {guess(args[0], NOUNS).capitalize()}".strip())
         return super().resolve_command(ctx, args)
 

@@ -37,6 +37,7 @@ DOORS = {
     ("broker/compose/scheduling.py", "broker.compose.daemon"),  # a scheduler that stays: APScheduler and listeners
     ("broker/compose/sweeping.py", "broker.telemetry.exposition"),  # only for a scrape
     ("broker/cli/agent.py", "broker.compose.kv"),  # only for [bundles.kv]: a Vault library, of an extra
+    ("broker/cli/main.py", "broker.model.names"),  # only for a command that does not exist
     ("broker/cli/start.py", "broker.compose.graph"),
     ("broker/cli/start.py", "broker.telemetry.rendering"),  # only if logs are wanted
     ("broker/delivery/formats.py", "broker.pki"),  # only for a key store: cryptography takes 70 ms

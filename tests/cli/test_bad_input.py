@@ -55,7 +55,7 @@ def adding(more: str = "", **changes: str) -> str:
 ENVIRONMENT: Final = b'[environments.production]\nbase_url = "https://api.own.example/v1"\n'
 ROWS: Final = (
     Row("nonsense", 2, "no such command 'nonsense'"),
-    Row("statsu", 2, "Did you mean 'status'?"),
+    Row("statsu", 2, "Did you mean status?"),
     Row("account nonsense", 2, "no such command 'nonsense'"),
     Row("account ad", 2, "Did you mean 'add'?"),
     Row("--nonsense", 2, "error: no such option"),
