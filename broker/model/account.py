@@ -96,7 +96,10 @@ class Account:
     @property
     def open_request(self) -> SigningRequest | None:
         """The signing request that is not closed, if there is one."""
-        return next((r for r in self.requests if r.closed is None), None)
+        for request in self.requests:  # loops here and in `current`, as both are asked for many times a plan
+            if request.closed is None:
+                return request
+        return None
 
     @property
     def refused_request(self) -> SigningRequest | None:
@@ -107,7 +110,7 @@ class Account:
     @property
     def current(self) -> Generation | None:
         """The generation that consumers are given."""
-        for generation in self.generations:  # a loop, as it is asked for many times a plan
+        for generation in self.generations:
             if generation.stage is Stage.CURRENT:
                 return generation
         return None
@@ -293,6 +296,8 @@ class Account:
     def compromised(self) -> Generation | None:
         """The newest generation with a key that others know, also if retired, until the partner has revoked it."""
         keys = {r.key for r in self.requests if r.compromised and not r.revoked_at}
+        if not keys:
+            return None
         known = (g for g in reversed(self.generations) if g.parts.key in keys)
         return next((g for g in known if g.stage.deliverable or g.stage is Stage.RETIRED), None)
 

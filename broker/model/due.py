@@ -37,11 +37,12 @@ class LeadTime:
     @property
     def because(self) -> str:
         """The source, with the requests that it was learned from."""
+        if self.source == "default":
+            return "the default, until a request was answered"
         answers = ", ".join(f"request {number} took {duration_text(waited)}" for number, waited in self.waits)
         return {
             "learned": f"the longest of {counted(len(self.waits), 'answer')}: {answers}",
             "profile": f"as the profile says{answers and f'; {answers}'}",
-            "default": "the default, until a request was answered",
             "least": f"the least that is counted on; {answers}",
         }[self.source]
 

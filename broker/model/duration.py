@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 from broker.errors import InputError
@@ -32,6 +33,7 @@ def part_of(whole: timedelta, text: str) -> timedelta:
     return whole * (int(share[1]) / 100) if share else parse_duration(text)
 
 
+@lru_cache(maxsize=1024)  # plans name few durations, and each often
 def duration_text(duration: timedelta) -> str:
     """Return `duration` as `parse_duration` reads it, whole seconds only."""
     rest = int(duration.total_seconds())

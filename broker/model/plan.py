@@ -1,6 +1,6 @@
 """The plan of an account's rotation: what is done when, by whom and why. Pure: no vault, no clock of its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -83,7 +83,7 @@ def _automatic(account: Account, todo: Todo) -> bool:
     return by == "renewal" and account.renewal is RenewalMode.AUTO
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Planner:
     account: Account
     renewal: Renewal
@@ -94,28 +94,36 @@ class _Planner:
 
     def planned(self) -> tuple[tuple[Step, ...], tuple[str, ...]]:
         """Return the steps that go on or come next, the overlap's first, and what a person should know before."""
-        steps, warnings = [*self._retirements(), *self._asking()], list(self._snoozed_too_long())
-        ready = self.now if self.account.automatic_candidates else self._reply_at(steps)
-        if ready is None:
-            return tuple(steps), tuple(warnings)
+        steps, warnings, ready = list(self._retirements()), list(self._snoozed_too_long()), self.now
         if not self.account.automatic_candidates:
-            steps.append(Step(Action.REPLY, ready, f"lead time {duration_text(self.lead.time)}: {self.lead.because}"))
+            asked = self._asked()
+            if asked is None:
+                return tuple(steps), tuple(warnings)
+            begins, asking = asked
+            ready = begins + self.lead.time
+            because = f"lead time {duration_text(self.lead.time)}: {self.lead.because}"
+            steps += (*asking, Step(Action.REPLY, ready, because))
         promotion, in_time = self._promotion(max(ready, self.now))
         if not in_time:
             warnings.append(promotion.because)
         return (*steps, promotion), tuple(warnings)
 
-    def _asking(self) -> Iterator[Step]:
-        """Yield the step that asks the partner's people for a certificate, if it is still to be done."""
-        request = self.account.open_request
-        if self.account.automatic_candidates:
-            return
+    def _asked(self) -> tuple[datetime, tuple[Step, ...]] | None:
+        """Return when the partner's people are asked, and the step that is still to be done; None if they are not."""
+        account, now, request = self.account, self.now, self.account.open_request
         if request and not request.submissions:
-            yield Step(Action.SEND, self.now, f"signing request {request.number} was never sent")
-        elif request and must_tell(self.account, request):
-            yield Step(Action.SEND, self.now, "the partner must revoke the certificate of a key that others know")
-        elif not request and self.due and not self._waits_for_person():
-            yield self._renewal(self.due)
+            return now, (Step(Action.SEND, now, f"signing request {request.number} was never sent"),)
+        if request:
+            because = "the partner must revoke the certificate of a key that others know"
+            again = (Step(Action.SEND, now, because),) if must_tell(account, request) else ()
+            return request.submissions[0].at, again
+        if not self.due or account.renewal is RenewalMode.DISABLED or account.refused_request:
+            return None  # or a person corrects the refused request first, or enables renewal
+        current, victim = account.current, account.compromised
+        if current and victim and current.parts.key == victim.parts.key:
+            return now, (Step(Action.RENEW, now, "others know the current key"),)
+        begins = max(self.due.at, now)
+        return begins, (Step(Action.RENEW, begins, self.due.because),)
 
     def _snoozed_too_long(self) -> Iterator[str]:
         due = self.due
@@ -154,47 +162,29 @@ class _Planner:
         """How long the partner's people take."""
         return self.due.lead if self.due else lead_time(self.account, self.renewal.lead_time)
 
-    def _reply_at(self, steps: Sequence[Step]) -> datetime | None:
-        """Return when the partner's answer is expected; None if nothing is asked, or will be."""
-        request = self.account.open_request
-        if request:
-            return (request.submissions[0].at if request.submissions else self.now) + self.lead.time
-        return next((step.at + self.lead.time for step in steps if step.action is Action.RENEW and step.at), None)
-
-    def _waits_for_person(self) -> bool:
-        """Return whether no request is made before a person corrected the refused one, or enabled renewal."""
-        return self.account.renewal is RenewalMode.DISABLED or self.account.refused_request is not None
-
-    def _renewal(self, due: DueDate) -> Step:
-        current, victim = self.account.current, self.account.compromised
-        if current and victim and current.parts.key == victim.parts.key:
-            return Step(Action.RENEW, self.now, "others know the current key")
-        return Step(Action.RENEW, max(due.at, self.now), due.because)
-
-    def _deadline(self, due: DueDate) -> datetime:
-        """Return by when a promotion happens even without a window."""
-        return due.not_after - min(LAST_DAY, (due.not_after - due.not_before) / 4)
-
     def _promotion(self, ready: datetime) -> tuple[Step, bool]:
-        """Return the promotion of what is ready then, and whether it waits for a window or needs none."""
+        """Return the promotion of what is ready then, and whether it waits for a window or needs none.
+
+        Without a window, it happens on the last day, or after three quarters of a shorter lifetime.
+        """
         due = self.due
         if due is None:
             return Step(Action.PROMOTE, ready, "nothing is current, so nobody waits for a window"), True
         if self.todo.phase is Phase.COMPROMISED:
             return Step(Action.PROMOTE, ready, "others know a key of the account: no window is waited for"), True
-        end = f"the certificate ends on {due.not_after:%F %TZ}"
         if due.not_after <= ready:
-            return Step(Action.PROMOTE, ready, f"{end}: no window is waited for"), True
-        deadline = self._deadline(due)
+            return Step(Action.PROMOTE, ready, f"{_end(due)}: no window is waited for"), True
+        deadline = due.not_after - min(LAST_DAY, (due.not_after - due.not_before) / 4)
         opening = self.maintenance.opening(ready, deadline)
         if opening:
             window = f"in window {opening.window}" if opening.window else "as soon as the answer is there"
             return Step(Action.PROMOTE, opening.at, window + self._held_back(ready)), True
         thawed = self.maintenance.thawed(ready)
         if thawed < deadline:
-            return Step(Action.PROMOTE, thawed, f"no window opens in time, and {end}: none is waited for"), False
-        frozen = f"in freeze {self._frozen(ready)}" if self.maintenance.freeze_at(ready) else "on the last day"
-        return Step(Action.PROMOTE, max(ready, deadline), f"{frozen}: {end}"), False
+            return Step(Action.PROMOTE, thawed, f"no window opens in time, and {_end(due)}: none is waited for"), False
+        freeze = self.maintenance.freeze_at(ready)
+        when = f"in freeze {freeze.name}" if freeze else "on the last day"
+        return Step(Action.PROMOTE, max(ready, deadline), f"{when}: {_end(due)}"), False
 
     def _retirements(self) -> Iterator[Step]:
         for generation in kept_beside(self.account):
@@ -211,8 +201,9 @@ class _Planner:
             yield Step(Action.RETIRE, opening.at, because + window + self._held_back(ready))
 
     def _held_back(self, ready: datetime) -> str:
-        return f", after freeze {self._frozen(ready)}" if self.maintenance.freeze_at(ready) else ""
+        freeze = self.maintenance.freeze_at(ready)
+        return f", after freeze {freeze.name}" if freeze else ""
 
-    def _frozen(self, at: datetime) -> str:
-        freeze = self.maintenance.freeze_at(at)
-        return freeze.name if freeze else ""
+
+def _end(due: DueDate) -> str:
+    return f"the certificate ends on {due.not_after:%F %TZ}"

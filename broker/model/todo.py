@@ -118,10 +118,11 @@ def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: date
 
     If the current certificate is over, or the account is suspended, the step says so first.
     """
+    candidate = next(reversed(account.automatic_candidates), None)
     step = next(
         chain(
-            _to_fix(account),
-            _in_progress(account, renewal, now),
+            _to_fix(account, candidate or account.current),
+            _in_progress(account, candidate, renewal, now),
             _to_replace(account),
             _to_begin(account, due, now),
             _to_tidy(account, renewal, now),
@@ -131,9 +132,8 @@ def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: date
     if known:
         message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}); {step.message}"
         return Todo(Phase.COMPROMISED, message, step.hint, step.who)
-    end = account.certificate(account.current.parts.certificate).not_after if account.current else None
-    if end and end <= now:
-        return Todo(Phase.EXPIRED, f"EXPIRED on {end:%F %TZ}; {step.message}", step.hint, step.who)
+    if due and due.not_after <= now:
+        return Todo(Phase.EXPIRED, f"EXPIRED on {due.not_after:%F %TZ}; {step.message}", step.hint, step.who)
     if account.suspended and step.state is not State.STOPPED:
         message = f"suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason}): nothing is issued"
         return Todo(Phase.SUSPENDED, message, f"broker account resume {account.name}")
@@ -160,7 +160,7 @@ def overlap_end(account: Account, generation: Generation, renewal: Renewal) -> d
     return max(generation.since, min(generation.since + (renewal.overlap or DEFAULT_OVERLAP), end))
 
 
-def _to_fix(account: Account) -> Iterator[Todo]:
+def _to_fix(account: Account, next_set: Generation | None) -> Iterator[Todo]:
     name = account.name
     if account.breaker:
         message = f"the partner rejected the login on {account.breaker.at:%F %TZ}"
@@ -169,8 +169,8 @@ def _to_fix(account: Account) -> Iterator[Todo]:
         yield Todo(Phase.NEW, "it has no password", f"broker password set {name}")
     if not account.applications:
         yield Todo(Phase.NEW, "it has no application", f"broker app add {name}/APPLICATION")
-    for generation in account.automatic_candidates[-1:] or filter(None, [account.current]):
-        yield from _refused(account, generation)
+    if next_set:
+        yield from _refused(account, next_set)
 
 
 def _refused(account: Account, generation: Generation) -> Iterator[Todo]:
@@ -186,9 +186,9 @@ def _refused(account: Account, generation: Generation) -> Iterator[Todo]:
         yield Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint)
 
 
-def _in_progress(account: Account, renewal: Renewal, now: datetime) -> Iterator[Todo]:
+def _in_progress(account: Account, candidate: Generation | None, renewal: Renewal, now: datetime) -> Iterator[Todo]:
     name = account.name
-    for candidate in account.automatic_candidates[-1:]:
+    if candidate:
         made, verdict = last_answer(account, candidate) or (None, None)
         tried = f" again (on {made.at:%F %TZ} the answer was {made.verdict})" if made and verdict else ""
         message = f"generation {candidate.number} is ready to be tried"
