@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,12 +18,15 @@ from urllib.parse import urlsplit
 import pytest
 from partner_standin import Standin
 
+from broker.agent.store import STATE
 from broker.delivery.formats import FileFormat
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
+from tests.e2e.test_service import serving
 from tests.support.credential_sets import LOGIN, PASSWORD, bundle_of, publish
 from tests.support.deployed import Workload
 from tests.support.sources import ROOT
+from tests.support.system import System
 
 pytestmark = pytest.mark.slow
 EXAMPLES: Final = ROOT / "examples"
@@ -123,6 +127,7 @@ class Proxy:
 
     home: Path
     hook: Sequence[str | Path]
+    command: Sequence[str | Path]
 
     def reload(self) -> None:
         done = subprocess.run(self.hook, env={"PATH": f"{self.home}:{PATH}"}, capture_output=True, check=False)
@@ -149,12 +154,12 @@ class Proxy:
             time.sleep(0.02)
 
 
-def proxy(account: Account, name: str, home: Path, *options: str | Path) -> Proxy:
+def proxy(base_url: str, root: Path, name: str, home: Path) -> Proxy:
     """Copy the example called `name` to `home`, each file with the places of this machine."""
-    address = urlsplit(account.bundle.base_url)
+    address = urlsplit(base_url)
     unused = "".join(f"{kind}_temp_path {home};" for kind in ("client_body", "fastcgi", "uwsgi", "scgi", "proxy"))
     places = {
-        "/dev/shm/acme": str(account.root),
+        "/dev/shm/acme": str(root),
         "/run/partner": str(home),
         f"/run/{name}.pid": f"{home}/pid",
         f"{name}.sock": "proxy.sock",
@@ -167,12 +172,17 @@ def proxy(account: Account, name: str, home: Path, *options: str | Path) -> Prox
     home.mkdir()
     for file in (EXAMPLES / name).iterdir():
         (home / file.name).write_text(Workload([], {}, places).moved(file.read_text()))
-    return Proxy(home, ["sh", home / "reload.sh", account.root, *options])
+    (home / "reload.sh").chmod(0o700)
+    options = ("-c", home / "nginx.conf", "-e", "stderr")
+    if name == "nginx":
+        return Proxy(home, [home / "reload.sh", root, *options], [name, *options, "-g", "daemon off;"])
+    config = home / "haproxy.cfg"
+    return Proxy(home, [home / "reload.sh", root, config], [name, "-W", "-p", home / "pid", "-f", config])
 
 
-def assert_proxy_follows(account: Account, served: Proxy, *command: str | Path) -> None:
+def assert_proxy_follows(account: Account, served: Proxy) -> None:
     served.reload()
-    with subprocess.Popen(command, env={"PATH": PATH}) as process:
+    with subprocess.Popen(served.command, env={"PATH": PATH}) as process:
         try:
             served.awaited("/fleets?pageSize=2")
             account.rotate()
@@ -186,15 +196,65 @@ def assert_proxy_follows(account: Account, served: Proxy, *command: str | Path) 
 
 @pytest.mark.peer("nginx")
 def test_nginx(account: Account, tmp_path: Path) -> None:
-    home = tmp_path / "proxy"
-    options = ("-c", home / "nginx.conf", "-e", "stderr")
-    served = proxy(account, "nginx", home, *options)
-    assert_proxy_follows(account, served, "nginx", *options, "-g", "daemon off;")
+    assert_proxy_follows(account, proxy(account.bundle.base_url, account.root, "nginx", tmp_path / "proxy"))
 
 
 @pytest.mark.peer("haproxy")
 def test_haproxy(account: Account, tmp_path: Path) -> None:
-    home = tmp_path / "proxy"
-    config = home / "haproxy.cfg"
-    served = proxy(account, "haproxy", home, config)
-    assert_proxy_follows(account, served, "haproxy", "-W", "-p", home / "pid", "-f", config)
+    assert_proxy_follows(account, proxy(account.bundle.base_url, account.root, "haproxy", tmp_path / "proxy"))
+
+
+def bundle_table(application: str, served: Proxy, root: Path) -> str:
+    """Return the table of examples/README.md for another application, and the places of this machine."""
+    table = re.findall(r"^```toml\n(.*?)^```$", (EXAMPLES / "README.md").read_text(), re.MULTILINE | re.DOTALL)[0]
+    hook = json.dumps([str(word) for word in served.hook])
+    places = {
+        "acme/reporting": f"acme/{application}",
+        '["/etc/nginx/partner/reload.sh", "/dev/shm/acme"]': hook,
+        "/dev/shm/acme": str(root),
+    }
+    return Workload([], {}, places).moved(str(table))
+
+
+@pytest.mark.peer("nginx")
+@pytest.mark.peer("haproxy")
+def test_a_running_agent_reloads_both(system: System) -> None:
+    """Its hooks run before a proxy is there, and after a promotion: then the partner sees the new certificate."""
+    system.renewed()
+    known = system.account("acme").application("reporting").client_id
+    system.ok("app", "add", "acme/fleet", "--client-id", known)
+    token = system.consumer("acme/reporting", "acme/fleet")
+    served = {"reporting": "nginx", "fleet": "haproxy"}
+    roots = {name: system.home / "files" / name for name in served}
+    url, log = system.partner.api_url, system.partner.log
+    proxies = {name: proxy(url, roots[name], kind, system.home / kind) for name, kind in served.items()}
+    with ExitStack() as running:
+        service = running.enter_context(serving(system))
+        login = f'[service]\naddress = "{service.addresses[0]}"\nauth = "token-file:{token}"\n'
+        tables = [bundle_table(name, proxies[name], roots[name]) for name in served]
+        (system.home / "agent.toml").write_text("\n".join(["version = 1", login, *tables]))
+        system.changes = {"BROKER_CONFIG": str(system.home / "agent.toml"), "PATH": PATH, "VAULT_ADDR": ""}
+        agent = running.enter_context(system.start("agent"))
+        running.callback(agent.terminate)
+        system.changes = {}
+        for name, one in proxies.items():
+            awaited(lambda: json.loads((roots[name] / STATE).read_text())["hooked"])  # noqa: B023  # called here
+            process = running.enter_context(subprocess.Popen(one.command, env={"PATH": PATH}))
+            running.callback(process.terminate)
+            one.awaited("/fleets")
+        (before,) = {entry.serial for entry in log.entries() if entry.serial and entry.path.endswith("/fleets")}
+        system.ok("rotation", "promote", "acme")
+        for one in proxies.values():
+            log.clear()
+            awaited(lambda: one.status("/fleets") == http.HTTPStatus.OK and log.entries()[-1].serial != before)  # noqa: B023
+
+
+def awaited(condition: Callable[[], object]) -> None:
+    """Wait until it holds; files that it reads may not be there yet."""
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        with suppress(FileNotFoundError):
+            if condition():
+                return
+        time.sleep(0.02)
+    raise TimeoutError
