@@ -3,8 +3,12 @@
 import shlex
 from pathlib import Path
 
+import pytest
+
 from tests.support.cli_harness import CliHarness
 from tests.support.system import LOGIN
+
+pytestmark = pytest.mark.slow
 
 
 def new_id(harness: CliHarness, name: str = "reissued") -> str:

@@ -18,6 +18,8 @@ from tests.support.cli_harness import CliHarness
 from tests.support.mail_servers import BROKER, PASSWORD, MailServers
 from tests.support.saved_states import REPLY
 
+pytestmark = pytest.mark.slow
+
 NAME = f"acme/{REPLY}"
 LONG_AGO = (1_700_000_000, 1_700_000_000)
 
@@ -83,7 +85,6 @@ def test_dropped_reply_is_imported(harness: CliHarness, tmp_path: Path) -> None:
     assert account.open_request is None
 
 
-@pytest.mark.slow
 @pytest.mark.peer("dovecot", "postfix")
 @pytest.mark.rights("chown")
 @pytest.mark.parametrize("auth", ["password", "xoauth2"])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from broker.pki.certificates import ca_set
 from tests.support.cli_harness import CliHarness
+
+pytestmark = pytest.mark.slow
 
 
 def test_new_ca_counts_once_it_is_promoted(harness: CliHarness) -> None:
