@@ -19,7 +19,7 @@ import broker.client.httpx
 from broker.agent import holding
 from broker.client import leased as module
 from broker.client.leased import Leased
-from broker.errors import InputError, RefusedError, VaultUnavailableError
+from broker.errors import DeniedError, InputError, RefusedError, VaultUnavailableError
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.secret import Secret
 from broker.model.waiting import Ended, Event
@@ -30,6 +30,7 @@ from tests.support.sessions import HOLDING, Calls
 
 pytestmark = pytest.mark.slow
 
+LATER = module._LATER
 Opened = Callable[..., AbstractContextManager[Calls]]
 
 
@@ -128,6 +129,28 @@ def test_a_suspension_ends_connections(server: Keeping, source: Leases, opened: 
         source.errors.clear()
         until(lambda: not calls.session.withdrawn)
         assert calls.get() == 200
+
+
+def test_a_revoked_session_asks_now_and_then(source: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request for each pause, for as long as it lasts: a person may grant the right again."""
+    pauses: list[float] = []
+    session = broker.client.Session(leased := Leased(source, WANTED, None))
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        if len(pauses) > 20:
+            leased._ended.set()
+        return leased._ended.is_set()
+
+    monkeypatch.setattr(module, "_LATER", LATER)
+    monkeypatch.setattr(leased._ended, "wait", pause)
+    source.errors += [DeniedError("no right")] * 100
+    source.news.put(Ended(Event.REVOKED))
+    leased._thread.join()
+    assert 100 - len(source.errors) == 1 + 20, "the lease was asked for, then a bundle after each pause"
+    assert all(20 <= seconds <= 40 for seconds in pauses)
+    assert len(set(pauses)) > 1, "not all sessions ask together"
+    session.close()
 
 
 def test_the_end_of_a_lease_ends_connections(server: Keeping, source: Leases, opened: Opened) -> None:
