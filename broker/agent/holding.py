@@ -79,6 +79,8 @@ class Held:
             raise  # the files that are left stay recorded
         except BaseException:
             self._source.give_back(self.granted)
+            with suppress(BrokerError):
+                self.keep([(one.granted, one.generation) for one in self.displaced])
             raise
 
     @property

@@ -1,4 +1,4 @@
-"""What the agent keeps beside the files of a bundle: `lease.json`, as secret as the key, and `state.json`.
+"""What the agent keeps beside the files of a bundle: `lease.json` (`agent.leases`) and `state.json`.
 
 So a process that starts after a kill uses the lease that stands, or gives it back, and repeats no hook.
 """
@@ -9,21 +9,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
+from broker.agent.leases import LEASE, LOCK, claimed, decoded, encoded
 from broker.delivery.restoring import restored
-from broker.delivery.root import Root, UnusableDirectoryError, as_unusable, held
+from broker.delivery.root import Root, as_unusable, held
 from broker.model.bundle import Bundle, Granted
-from broker.model.lease import Consumer, Lease
 from broker.model.secret import Secret
 
-LEASE: Final = "lease.json"
 STATE: Final = "state.json"
-LOCK: Final = "agent.lock"
-SCHEMA: Final = 1
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +37,6 @@ class Left:
 
     granted: Granted | None = None
     others: tuple[tuple[Granted, str], ...] = ()
-
-
-class _Row(msgspec.Struct):
-    text: str
-    lease: Lease
-    directory: str = ""
-
-
-class _Leases(msgspec.Struct):
-    rows: list[_Row]
-    schema: int = SCHEMA
 
 
 @dataclass
@@ -72,23 +57,17 @@ class Store:
         with ExitStack() as opened:
             with held(self.root) as directory:
                 own = opened.enter_context(directory.opened())
-                claim = own.claim(LOCK)
-                if claim is None:
-                    hint = f"find it: fuser -v {self.root / LOCK}"
-                    raise UnusableDirectoryError(f"another agent uses {self.root}", hint=hint)
-                opened.callback(os.close, claim)
+                opened.callback(os.close, claimed(own, self.root))
                 found = restored(own)
                 kept = own.read(LEASE)
-                leases = _decoded(kept, _Leases)
-                state = _decoded(own.read(STATE), State)
+                state = _state(own.read(STATE))
             self._leases = kept.reveal() if kept else b""
-            self._open, self._directory, self.state = opened.pop_all(), own, state or State()
-        return _left(found, leases.rows if leases and leases.schema == SCHEMA else [])
+            self._open, self._directory, self.state = opened.pop_all(), own, state
+        return _left(found, decoded(kept))
 
     def save(self, leases: Sequence[tuple[Granted, str]]) -> None:
         """Keep these leases; raise `StorageFullError`, `UnusableDirectoryError`."""
-        rows = [_Row(granted.lease_text.reveal(), granted.lease, name) for granted, name in leases]
-        content = msgspec.json.encode(_Leases(rows)) if rows else b""
+        content = encoded(leases)
         if content != self._leases:
             self._write(LEASE, content)
             self._leases = content
@@ -134,18 +113,15 @@ class Store:
                 self._directory.unlink(name)
 
 
-def _decoded(found: Secret[bytes] | None, kind: type[T]) -> T | None:
+def _state(found: Secret[bytes] | None) -> State:
     try:
-        return msgspec.json.decode(found.reveal(), type=kind) if found else None
+        return msgspec.json.decode(found.reveal(), type=State) if found else State()
     except (msgspec.MsgspecError, ValueError):  # damaged: as if it were not there
-        return None
+        return State()
 
 
-def _left(found: tuple[str, Bundle] | None, rows: Sequence[_Row]) -> Left:
+def _left(found: tuple[str, Bundle] | None, leases: Sequence[tuple[Granted, str]]) -> Left:
     """Return the bundle with its lease, if both are there and fit; and the other leases."""
-    leases = [
-        (Granted(_nothing(row.lease), Consumer("", ""), row.lease, Secret(row.text)), row.directory) for row in rows
-    ]
     if not found:
         return Left(None, tuple(leases))
     _, bundle = found
@@ -154,9 +130,3 @@ def _left(found: tuple[str, Bundle] | None, rows: Sequence[_Row]) -> Left:
     if not own:
         return Left(None, others)
     return Left(replace(own, bundle=replace(bundle, expires=own.lease.expires)), others)
-
-
-def _nothing(lease: Lease) -> Bundle:
-    """Return a bundle without content, for a lease that is only given back."""
-    of = (lease.account, lease.application, lease.generation)
-    return Bundle(*of, "", "", "", {}, Secret(b""), "", lease.expires, "", lease.id, lease.expires)

@@ -10,6 +10,7 @@ import click
 
 from broker.agent.files import Files
 from broker.agent.holding import Held
+from broker.agent.keeping import Kept
 from broker.cli.asked import Asked, asked_options, ttl_option
 from broker.cli.credential import EXEC_CREDENTIAL, EXEC_INFO, exec_api, show_credential, show_exec_credential
 from broker.cli.noun import Noun
@@ -91,7 +92,8 @@ def get(start: Start, asked: Asked, directory: str, formats: Sequence[str], hold
     --hold, the files stay when the lease ends. Prints DIR/current, a link: resolve it once, then read the files.
 
     With BROKER_ADDR set, it comes from that service, and BROKER_AUTH may name the identity in place of the token file.
-    Then --hold renews the lease until a signal, or until lease, right or account are taken away.
+    Then --hold renews the lease until a signal, or until lease, right or account are taken away. Without it, the lease
+    is kept in the directory: lease renew and lease revoke take that.
 
     With -o json or exec-credential it is a credential process: it asks nobody, and processes with the same options
     share a bundle while half of its lease is left.
@@ -103,16 +105,17 @@ def get(start: Start, asked: Asked, directory: str, formats: Sequence[str], hold
     root = _root(start, wanted, directory)
     # Signals still end this: Vault may be slow, and there is no file yet
     fetch = partial(_fetched, start, asked, Files(root, extra, start.clock))
+    kept = Kept(root, start.clock)
     if hold:
         _hold(fetch(), root)
     elif not api and not wants_json():
-        _published(fetch())
+        _published(fetch(), kept)
     else:
         found = shared(
             root,
             asked.origin(start),
             lambda manifest: is_fresh(manifest, wanted, extra, start.clock()),
-            lambda: _published(fetch()),
+            lambda: _published(fetch(), kept),
         )
         show_exec_credential(found, api) if api else show_credential(found)
 
@@ -123,11 +126,15 @@ def _fetched(start: Start, asked: Asked, files: Files) -> Held:
     return made
 
 
-def _published(held: Held) -> None:
-    """Write the files, which stay."""
+def _published(held: Held, kept: Kept) -> None:
+    """Write the files, which stay, as does a lease that can be renewed."""
+    removing = "use --hold"
+    if held.renews:
+        held.keep = kept.save
+        removing += f", or {kept.command('revoke')}"
     with closing(held):
         held.publish()
-        _say(held, "the files are not removed then (use --hold)")
+        _say(held, f"the files are not removed then ({removing})")
 
 
 def _hold(held: Held, root: Path) -> None:

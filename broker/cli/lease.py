@@ -1,14 +1,17 @@
-"""`broker lease`: the leases that consumers hold, their revocation, and the keys that sign them."""
+"""`broker lease`: the leases that consumers hold, their renewal and revocation, and the keys that sign them."""
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Final
 
 import click
 
+from broker.cli.asked import ttl_option
 from broker.cli.noun import Noun
-from broker.cli.options import generation_option, reason_option
+from broker.cli.options import generation_option, optional_reason_option
 from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json
+from broker.cli.own_lease import kept_in, renew_own, revoke_own, show_own
 from broker.cli.start import Start
 from broker.errors import InputError, UnknownNameError
 from broker.model.holdings import Held, Which
@@ -20,15 +23,19 @@ _HELD: Final = "broker lease list shows what is held"
 _SHOWN: Final = 12  # characters of an id in a table: enough to name it
 
 
-def _lease_id(ctx: click.Context, option: click.Parameter, value: str) -> str:
+def _lease(ctx: click.Context, option: click.Parameter, value: str) -> str:
     if ctx.resilient_parsing or (not value and not option.required):
         return value
-    if value.count(".") > 1:
+    if value.startswith("eyJ") and value.count(".") > 1:
         raise InputError("this is the text of a lease, which is a secret", hint="name its id: broker lease list")
-    if not _ID.fullmatch(value):
+    if not _is_id(value) and not os.access(value, os.F_OK):
         hint = "8 to 32 of 0-9 and a-f; broker lease list shows the ids"
-        raise InputError(f"{value[:40]!r} is not the id of a lease, or its beginning", hint=hint)
+        raise InputError(f"{value[:80]!r} is not the id of a lease, its beginning, or a directory", hint=hint)
     return value
+
+
+def _is_id(lease: str) -> bool:
+    return bool(_ID.fullmatch(lease))
 
 
 def _rotate(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -47,7 +54,11 @@ consumer_option = click.option("--consumer", default="", metavar="NAME", help="O
 
 @click.group("lease", cls=Noun, epilog="Example: broker lease list acme")
 def command() -> None:
-    """Show and revoke the leases that consumers hold, and rotate the key that signs them."""
+    """Show, renew and revoke the leases that consumers hold, and rotate the key that signs them.
+
+    An operator names a lease by its id, and asks Vault. A consumer names the directory that bundle get --to wrote, and
+    asks the service: BROKER_ADDR must be set, and BROKER_AUTH name the identity that fetched it.
+    """
 
 
 @command.verb("list", example="broker lease list acme -o json")
@@ -59,6 +70,12 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
     Processes with the same identity share a line: it shows the newest of their leases, and lasts until the last of them
     ends.
     """
+    service = start.config.values["service.address"]
+    if service.text:
+        raise InputError(
+            "the broker service lists no leases",
+            hint=f"broker lease show DIR shows yours; operators ask Vault, without service.address ({service.source})",
+        )
     if account:
         start.broker.account(account)  # or raises
     held = start.broker.holdings(lambda: start.now, Which(consumer=consumer, account=account))
@@ -83,9 +100,15 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
 
 
 @command.verb("show", example="broker lease show 2f7c0a91d3b8")
-@click.argument("lease", metavar="LEASE-ID", callback=_lease_id)
+@click.argument("lease", metavar="LEASE-ID|DIR", callback=_lease)
 def show(start: Start, lease: str) -> None:
-    """Show who holds a lease, of what, and until when."""
+    """Show who holds a lease, of what, and until when.
+
+    For a directory, it shows the lease of the files in it, and which generation is current.
+    """
+    if not _is_id(lease):
+        show_own(start, kept_in(start, lease))
+        return
     held = start.broker.holdings(lambda: start.now, Which(lease=lease))
     if not held:
         raise _unknown(lease, _HELD)
@@ -109,12 +132,24 @@ def show(start: Start, lease: str) -> None:
         )
 
 
+@command.verb("renew", example="broker lease renew /run/acme --ttl 30m")
+@click.argument("directory", metavar="DIR")
+@ttl_option
+def renew(start: Start, directory: str, ttl: str) -> None:
+    """Renew the lease of the files that bundle get wrote to a directory.
+
+    The files stay as they are, but for the end in manifest.json. If a newer generation is current, it says so: bundle
+    get gets that. A lease can be renewed for a day, and no longer than the certificate is valid.
+    """
+    renew_own(start, kept_in(start, directory), ttl)
+
+
 @command.verb("revoke", example="broker lease revoke --account acme --consumer batch-7 --reason 'host is gone'")
-@click.argument("lease", metavar="[LEASE-ID]", default="", callback=_lease_id)
+@click.argument("lease", metavar="[LEASE-ID|DIR]", default="", callback=_lease)
 @consumer_option
 @click.option("--account", default="", metavar="ACCOUNT", callback=_account, help="Only of this account.")
 @generation_option("any")
-@reason_option
+@optional_reason_option
 def revoke(start: Start, lease: str, consumer: str, account: str, generation: int, reason: str) -> None:
     """End leases: one by its id, or all of a consumer, an account or a generation.
 
@@ -124,7 +159,17 @@ def revoke(start: Start, lease: str, consumer: str, account: str, generation: in
     Every broker service refuses to renew them from now on, and rotation retire does not wait for them. Nothing is taken
     back: a copy of a bundle works until its certificate expires. A consumer that has the right gets new bundles:
     take the right away first, or suspend the account.
+
+    For a directory, it removes the files in it and gives the leases back that are kept there. No other option is
+    needed.
     """
+    if lease and not _is_id(lease):
+        if consumer or account or generation or reason:
+            raise InputError("a directory is revoked without further options", hint="leave them out, or name an id")
+        revoke_own(start, kept_in(start, lease))
+        return
+    if not reason:
+        raise InputError("--reason is missing", hint="--reason TEXT; it is stored in the evidence")
     if generation and not account:
         raise InputError("--generation requires --account", hint="each account counts its own: --account ACCOUNT")
     if not (lease or consumer or account):

@@ -111,6 +111,12 @@ def _reason(_: click.Context, __: click.Parameter, text: str) -> str:
 reason_option = click.option(
     "--reason", required=True, metavar="TEXT", callback=_reason, help="Reason, for the evidence."
 )
+optional_reason_option = click.option(
+    "--reason",
+    metavar="TEXT",
+    callback=lambda ctx, option, text: "" if text is None else _reason(ctx, option, text),
+    help="Reason, for the evidence.",
+)
 
 
 def the_reason(force: bool, reason: str, option: str = "--force") -> str:

@@ -39,19 +39,20 @@ class Published:
 def published(root: Path) -> Published | None:
     """Return what is published in `root`, None if that is not whole; raise `UnusableDirectoryError`."""
     with held(root) as directory:
-        return _read(directory)
+        return read_back(directory)
 
 
 def restored(directory: Root) -> tuple[str, Bundle] | None:
     """Return the published generation and its bundle, None if there is none that is whole."""
     try:
-        found = _read(directory)
+        found = read_back(directory)
         return (found.path.name, _bundle(found)) if found else None
     except (ValueError, AttributeError, KeyError):
         return None
 
 
-def _read(directory: Root) -> Published | None:
+def read_back(directory: Root) -> Published | None:
+    """Return what is published in `directory`, None if that is not whole."""
     name = directory.link(CURRENT)
     if name is None or not directory.is_directory(name):
         return None

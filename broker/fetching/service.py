@@ -108,7 +108,7 @@ class Service:
         Return `granted` itself if that ends as late: at the end of the certificate.
         """
         try:
-            renewed, newer = self._renewed(wanted, granted)
+            renewed, newer = self.extended(wanted, granted)
         except RefusedError:  # such as for a generation that was retired; `grant` says if nothing is issued
             return self.grant(wanted)
         can_go_on = renewed.lease.expires < min(granted.lease.renewable_until, granted.bundle.not_after) - _ROUNDED
@@ -122,7 +122,15 @@ class Service:
 
     def extend(self, wanted: Wanted, granted: Granted) -> Granted:
         """Return the same bundle with a later end, also of a generation that is not current any more."""
-        return self._renewed(wanted, granted)[0]
+        return self.extended(wanted, granted)[0]
+
+    def extended(self, wanted: Wanted, granted: Granted) -> tuple[Granted, int | None]:
+        """Return the bundle with a later end, and the current generation if it is another one."""
+        answer = self._ask("/v1/leases/renew", {**_lease(granted), "ttl": duration_text(wanted.ttl)})
+        try:
+            return _renewed(granted, answer), answer["newer"]
+        except (KeyError, TypeError, ValueError):
+            raise self._unusable() from None
 
     def wait(self, granted: Granted) -> Ended:
         """Wait at the service, for some minutes at most."""
@@ -139,14 +147,6 @@ class Service:
         answer = self._ask("/v1/accounts")
         try:
             return msgspec.convert(answer["applications"], list[Application])
-        except (KeyError, TypeError, ValueError):
-            raise self._unusable() from None
-
-    def _renewed(self, wanted: Wanted, granted: Granted) -> tuple[Granted, int | None]:
-        """Return the bundle with a later end, and the current generation if it is another one."""
-        answer = self._ask("/v1/leases/renew", {**_lease(granted), "ttl": duration_text(wanted.ttl)})
-        try:
-            return _renewed(granted, answer), answer["newer"]
         except (KeyError, TypeError, ValueError):
             raise self._unusable() from None
 

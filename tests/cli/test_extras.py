@@ -43,6 +43,7 @@ FREE = {  # commands that a base installation runs, or refuses for another reaso
     "csr lint",
     "exec",  # the same
     "init",
+    "lease renew",  # the same
     "partner list",
     "partner show",
     "request",  # the same

@@ -31,7 +31,7 @@ def block(kind: str, words: str) -> str:
 def test_the_commands_of_the_page(system: System) -> None:
     system.promoted()
     system.consumer("acme/reporting", name="reporting")
-    curl, wait, fetch = block("sh", "/v1/bundles"), block("sh", "/v1/wait"), block("sh", "bundle get")
+    curl, wait, fetch = block("sh", "/v1/bundles"), block("sh", "/v1/wait"), block("sh", "init --consumer")
     with serving(system) as service:
         answers = []
         for line in (curl, wait):
@@ -54,7 +54,10 @@ def test_the_commands_of_the_page(system: System) -> None:
             fetch = fetch.replace(there, ours)
         for line in fetch.splitlines():
             system.ok(*line.split()[1:])
-    assert (system.home / "acme/current/tls.key").exists()
+        assert (system.home / "acme/current/tls.key").exists()
+        for line in block("sh", "lease renew").replace("/run/acme", "acme").splitlines():
+            system.ok(*line.partition("#")[0].split()[1:])
+    assert not list((system.home / "acme").iterdir())
 
 
 def test_its_issuers_and_consumers(system: System) -> None:

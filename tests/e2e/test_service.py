@@ -318,7 +318,7 @@ def test_a_unix_socket(system: System, token: dict[str, str]) -> None:
 
 
 def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, str], ci: Ci) -> None:
-    """With no login of this host, a token file or a JWT; the lease is given back as the files go."""
+    """With no login of this host, a token file or a JWT; each lease is given back as its files go."""
     (system.home / "jwt").write_text(ci.jwt()["Authorization"].split()[1])
     (system.home / "jwt").chmod(0o600)
     with serving(system) as service:
@@ -327,9 +327,15 @@ def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, s
         system.changes = {**alone, "BROKER_AUTH": "jwt-file:jwt"}
         got = system.ok("bundle", "get", "acme/reporting", "--to", "bundle", "--ttl", "5m")
         assert f"through {service.addresses[0]}" in got.err
+        got_manifest = (system.home / "bundle/current/manifest.json").read_bytes()
         shown = system.ok("status", "-o", "json").json
         assert [(one["application"], one["state"]) for one in shown] == [("reporting", "ready")]
         assert (system.home / "bundle/current/password").read_text() == PASSWORD
+        renewed = system.ok("lease", "renew", "bundle", "--ttl", "30m", "-o", "json").json
+        assert system.ok("lease", "show", "bundle", "-o", "json").json["until"] == renewed["until"]
+        assert renewed["until"] > json.loads(got_manifest)["expires"]
+        system.ok("lease", "revoke", "bundle")
+        assert not list((system.home / "bundle").iterdir())
         held = system.start(
             "bundle", "get", "acme/reporting", "--consumer-token-file", "reader.token", "--to", "held", "--hold"
         )
@@ -346,7 +352,7 @@ def test_bundle_get_takes_it_from_the_service(system: System, token: dict[str, s
         assert (refused.code, "is not loopback" in refused.err) == (2, True)
         system.changes = {}
     shown = system.ok("evidence", "show", "--all").out
-    assert shown.count("bundle-returned") == 1
+    assert (shown.count("lease-renewed"), shown.count("bundle-returned")) == (1, 2)
 
 
 def test_a_caller_lists_what_it_may_use(system: System, token: dict[str, str]) -> None:

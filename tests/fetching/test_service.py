@@ -319,6 +319,7 @@ def test_the_base_install_fetches_a_bundle(tmp_path: Path) -> None:
             ["init", "--consumer", "--addr", address, "--auth", "token-file:token"],
             ["config", "check"],
             ["bundle", "get", "mzp-1/fleet", "--to", "bundle"],
+            ["lease", "show", "bundle"],
             ["status"],
         ]
         done = subprocess.run(

@@ -285,6 +285,7 @@ CASES: Final = (
     ),
     Case("lease list", state="held", roles=AUDITOR),
     Case("lease show", "{lease}", "held", AUDITOR),
+    Case("lease renew", "bundle", vault=False, apart=True),
     Case(
         "lease revoke",
         "--account {account} --reason gone",

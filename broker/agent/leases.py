@@ -1,0 +1,69 @@
+"""`lease.json` beside the files of a bundle: the texts of its leases, as secret as the key.
+
+So a later process renews them or gives them back: the next start of an agent, or `broker lease`.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from broker.delivery.root import Root, UnusableDirectoryError
+from broker.model.bundle import Bundle, Granted
+from broker.model.lease import Consumer, Lease
+from broker.model.secret import Secret
+
+LEASE: Final = "lease.json"
+LOCK: Final = "agent.lock"  # an agent that uses the directory holds it
+_SCHEMA: Final = 1
+
+
+class _Row(msgspec.Struct):
+    text: str
+    lease: Lease
+    directory: str = ""
+
+
+class _Leases(msgspec.Struct):
+    rows: list[_Row]
+    schema: int = _SCHEMA
+
+
+def encoded(leases: Sequence[tuple[Granted, str]]) -> bytes:
+    """Return the file for these leases with their directories; nothing if there is none."""
+    rows = [_Row(granted.lease_text.reveal(), granted.lease, name) for granted, name in leases]
+    return msgspec.json.encode(_Leases(rows)) if rows else b""
+
+
+def decoded(content: Secret[bytes] | None) -> list[tuple[Granted, str]]:
+    """Return the leases in the file, without bundles; none if it is damaged."""
+    try:
+        found = msgspec.json.decode(content.reveal(), type=_Leases) if content else None
+    except (msgspec.MsgspecError, ValueError):
+        return []
+    rows = found.rows if found and found.schema == _SCHEMA else []
+    return [
+        (Granted(_nothing(row.lease), Consumer("", ""), row.lease, Secret(row.text)), row.directory) for row in rows
+    ]
+
+
+def claimed(directory: Root, root: Path) -> int:
+    """Claim the directory at `root` as long as the returned descriptor is open; raise `UnusableDirectoryError`."""
+    claim = directory.claim(LOCK)
+    if claim is None:
+        raise UnusableDirectoryError(f"another agent uses {root}", hint=f"find it: fuser -v {root / LOCK}")
+    return claim
+
+
+def require_unclaimed(directory: Root, root: Path) -> None:
+    """Raise `UnusableDirectoryError` if an agent uses the directory at `root`."""
+    if LOCK in directory.names():
+        os.close(claimed(directory, root))
+
+
+def _nothing(lease: Lease) -> Bundle:
+    """Return a bundle without content: the files have it."""
+    of = (lease.account, lease.application, lease.generation)
+    return Bundle(*of, "", "", "", {}, Secret(b""), "", lease.expires, "", lease.id, lease.expires)
