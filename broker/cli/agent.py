@@ -40,7 +40,7 @@ _READ_ONCE: Final = ("agent.", "service.")
 def command(start: Start, /, is_once: bool, pid: int | None) -> int:
     """Keep the files of all [[bundles]] of broker.toml current, run their hooks, and remove them at the end.
 
-    SIGTERM ends it: it revokes its leases and removes the files. SIGHUP reads the configuration again. Health is at
+    SIGTERM ends it: it revokes its leases and removes the files. SIGHUP reads [[bundles]] again. Health is at
     agent.listen and agent.socket. After a kill, the next process goes on with the files and leases that it finds.
     """
     start.suggest("log.level", "info")

@@ -72,6 +72,7 @@ def test_restarts_leave_an_agent_alone(tmp_path: Path, monkeypatch: pytest.Monke
     """No hook, no write and no lease, while generation and lease stand."""
     monkeypatch.setattr(holding, "_CUT", (0.0, 0.1))
     monkeypatch.setattr(holding, "_PAUSE", (0.0, 0.1))
+    monkeypatch.setattr(holding, "_POLL", (3600.0, 3600.0))  # the rotation is followed by the wait alone
     with world() as (system, node):
         system.renewed()
         token, listen = system.consumer("acme/reporting"), f"127.0.0.1:{free_ports(1)[0]}"
