@@ -4,13 +4,13 @@ No lock is held while the service is asked. What it answered is written if the s
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from broker.agent.leases import LEASE, decoded, encoded, require_unclaimed
+from broker.agent.leases import LEASE, STATE, decoded, require_unclaimed, store
 from broker.delivery.directory import withdraw
 from broker.delivery.formats import MANIFEST, dump
 from broker.delivery.restoring import read_back
@@ -41,20 +41,6 @@ class Kept:
     def __init__(self, root: Path, clock: Clock) -> None:
         self.root = root
         self._clock = clock
-        self._mine: set[str] = set()
-
-    def save(self, leases: Sequence[tuple[Granted, str]]) -> None:
-        """Keep these leases in place of those saved before; those of other processes stay until they end."""
-        given = {granted.lease.id for granted, _ in leases}
-        with held(self.root) as directory:
-            require_unclaimed(directory, self.root)
-            others = [
-                (one, name)
-                for one, name in decoded(directory.read(LEASE))
-                if one.lease.id not in self._mine | given and one.lease.expires > self._clock()
-            ]
-            self._mine = given
-            self._write(directory, [*leases, *others])
 
     def require(self) -> None:
         """Raise `InputError` if no lease is kept."""
@@ -73,7 +59,7 @@ class Kept:
         if not own:
             raise RefusedError(
                 f"the files in {self.root} are of lease {manifest.lease_id}, which is not kept there",
-                hint="the process that fetched them renews it and gives it back, if it was called with --hold",
+                hint=f"a process with --hold gives it back itself; else {self.another(leases[0][0].lease)}",
             )
         return own, manifest
 
@@ -89,7 +75,7 @@ class Kept:
                     f"the files in {self.root} were replaced or removed meanwhile", hint=self.command("show")
                 )
             last = max(kept, renewed, key=lambda one: one.lease.expires)  # another process may have renewed it too
-            self._write(directory, [(last if one is kept else one, name) for one, name in leases])
+            store(directory, [(last if one is kept else one, name) for one, name in leases])
             manifest = Secret(dump(replace(found.manifest, expires=last.lease.expires)))
             with directory.opened(found.path.name) as generation:
                 generation.write(MANIFEST, manifest)
@@ -101,15 +87,18 @@ class Kept:
         Raise `BrokerError` for a lease that has not ended.
         """
         with self._opened() as (directory, leases):
+            if STATE in directory.names():
+                hint = "start broker agent there and stop it: that removes all of them, and gives the leases back"
+                raise RefusedError(f"an agent wrote the files in {self.root}, and may have copies elsewhere", hint=hint)
             staying = [withdraw(directory, one.lease.id) for one, _ in leases][-1]
         failed: list[BrokerError] = []
         returned = [one for one, _ in leases if self._returned(service, one, failed)]
         gone = {one.lease.id for one in returned}
         with suppress(NoLeaseError), self._opened() as (directory, now):
-            self._write(directory, [(one, name) for one, name in now if one.lease.id not in gone])
-        for error in failed:
-            hint = "; then ".join(filter(None, (error.hint, self.command("revoke"))))
-            raise type(error)(f"the files are gone, but not revoked: {error.message}", hint=hint)
+            store(directory, [(one, name) for one, name in now if one.lease.id not in gone])
+        if failed:
+            hint = "; then ".join(filter(None, (failed[0].hint, self.command("revoke"))))
+            raise type(failed[0])(f"the files are gone, but not revoked: {failed[0].message}", hint=hint)
         return Revoked(tuple(returned), staying)
 
     def command(self, verb: str) -> str:
@@ -146,10 +135,3 @@ class Kept:
     def _nothing(self) -> NoLeaseError:
         hint = "if BROKER_ADDR is set, bundle get keeps one with the files: broker bundle get --help"
         return NoLeaseError(f"no lease is kept in {self.root}", hint=hint)
-
-    def _write(self, directory: Root, leases: Sequence[tuple[Granted, str]]) -> None:
-        with as_unusable(self.root / LEASE):
-            if leases:
-                directory.write(LEASE, Secret(encoded(leases)))
-            else:
-                directory.clear(frozenset({LEASE}))  # its working file too

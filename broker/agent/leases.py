@@ -10,13 +10,15 @@ from typing import Final
 
 import msgspec
 
-from broker.delivery.root import Root, UnusableDirectoryError
+from broker.delivery.root import Root, UnusableDirectoryError, held
 from broker.model.bundle import Bundle, Granted
+from broker.model.clock import Clock
 from broker.model.lease import Consumer, Lease
 from broker.model.secret import Secret
 
 LEASE: Final = "lease.json"
 LOCK: Final = "agent.lock"  # an agent that uses the directory holds it
+STATE: Final = "state.json"  # of an agent, which knows of files elsewhere
 _SCHEMA: Final = 1
 
 
@@ -61,6 +63,40 @@ def require_unclaimed(directory: Root, root: Path) -> None:
     """Raise `UnusableDirectoryError` if an agent uses the directory at `root`."""
     if LOCK in directory.names():
         os.close(claimed(directory, root))
+
+
+class Keeper:
+    """Keeps leases of `bundle get` in the directory `root`."""
+
+    def __init__(self, root: Path, clock: Clock) -> None:
+        self._root, self._clock = root, clock
+        self._mine: set[str] = set()
+
+    def save(self, leases: Sequence[tuple[Granted, str]]) -> None:
+        """Keep these leases in place of those saved before; those of other processes stay until they end."""
+        given = {granted.lease.id for granted, _ in leases}
+        with held(self._root) as directory:
+            require_unclaimed(directory, self._root)
+            others = [
+                (one, name)
+                for one, name in decoded(directory.read(LEASE))
+                if one.lease.id not in self._mine | given and one.lease.expires > self._clock()
+            ]
+            self._mine = given
+            store(directory, [*leases, *others])
+
+    def keeps(self) -> bool:
+        """Return whether nobody has given back meanwhile what was saved."""
+        with held(self._root) as directory:
+            return self._mine <= {one.lease.id for one, _ in decoded(directory.read(LEASE))}
+
+
+def store(directory: Root, leases: Sequence[tuple[Granted, str]]) -> None:
+    """Write the file, or remove it if there is no lease; raise `OSError`."""
+    if leases:
+        directory.write(LEASE, Secret(encoded(leases)))
+    else:
+        directory.clear(frozenset({LEASE}))  # its working file too
 
 
 def _nothing(lease: Lease) -> Bundle:

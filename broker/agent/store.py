@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from broker.agent.leases import LEASE, LOCK, claimed, decoded, encoded
+from broker.agent.leases import LEASE, LOCK, STATE, claimed, decoded, encoded
 from broker.delivery.restoring import restored
 from broker.delivery.root import Root, as_unusable, held
 from broker.model.bundle import Bundle, Granted
 from broker.model.secret import Secret
-
-STATE: Final = "state.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """`broker bundle`: credentials for an application, for a limited time."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
@@ -10,7 +11,7 @@ import click
 
 from broker.agent.files import Files
 from broker.agent.holding import Held
-from broker.agent.keeping import Kept
+from broker.agent.leases import Keeper
 from broker.cli.asked import Asked, asked_options, ttl_option
 from broker.cli.credential import EXEC_CREDENTIAL, EXEC_INFO, exec_api, show_credential, show_exec_credential
 from broker.cli.noun import Noun
@@ -21,7 +22,7 @@ from broker.delivery.formats import DEFAULT, FileFormat
 from broker.delivery.restoring import published
 from broker.delivery.reuse import is_fresh, shared
 from broker.delivery.root import default_root, is_memory
-from broker.errors import BrokerError, DeniedError, InputError, RefusedError
+from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError
 from broker.model.bundle import Wanted
 from broker.model.duration import duration_text
 from broker.model.lease import LONGEST
@@ -105,17 +106,17 @@ def get(start: Start, asked: Asked, directory: str, formats: Sequence[str], hold
     root = _root(start, wanted, directory)
     # Signals still end this: Vault may be slow, and there is no file yet
     fetch = partial(_fetched, start, asked, Files(root, extra, start.clock))
-    kept = Kept(root, start.clock)
+    publish = partial(_published, root=root, keeper=Keeper(root, start.clock))
     if hold:
         _hold(fetch(), root)
     elif not api and not wants_json():
-        _published(fetch(), kept)
+        publish(fetch())
     else:
         found = shared(
             root,
             asked.origin(start),
             lambda manifest: is_fresh(manifest, wanted, extra, start.clock()),
-            lambda: _published(fetch(), kept),
+            lambda: publish(fetch()),
         )
         show_exec_credential(found, api) if api else show_credential(found)
 
@@ -126,14 +127,17 @@ def _fetched(start: Start, asked: Asked, files: Files) -> Held:
     return made
 
 
-def _published(held: Held, kept: Kept) -> None:
+def _published(held: Held, root: Path, keeper: Keeper) -> None:
     """Write the files, which stay, as does a lease that can be renewed."""
     removing = "use --hold"
     if held.renews:
-        held.keep = kept.save
-        removing += f", or {kept.command('revoke')}"
+        held.keep = keeper.save
+        removing += f", or broker lease revoke {shlex.quote(str(root))}"
     with closing(held):
         held.publish()
+        if held.renews and not keeper.keeps():
+            held.withdraw()
+            raise ConflictError(f"another process revoked the lease in {root}", hint="run the command again")
         _say(held, f"the files are not removed then ({removing})")
 
 

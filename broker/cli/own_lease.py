@@ -100,5 +100,8 @@ def _refused(error: BrokerError, own: Granted, kept: Kept, start: Start) -> Brok
     another = f"{kept.another(own.lease)} gets another lease"
     if own.lease.expires <= start.clock():
         return type(error)(f"the lease ended at {own.lease.expires:%F %TZ}", hint=another)
-    hint = f"{error.hint}; if BROKER_AUTH names who fetched the files, {another}"
+    if isinstance(error, DeniedError):
+        hint = f"set BROKER_AUTH to the identity that fetched the files; if it is, {another}"
+    else:
+        hint = error.hint if "broker " in error.hint else another
     return type(error)(f"the lease was not renewed: {error.message}", hint=hint)

@@ -15,9 +15,8 @@ import pytest
 from broker.agent import following, holding, hooks
 from broker.agent.files import Copy
 from broker.agent.following import Condition, Follower
-from broker.agent.leases import LEASE
+from broker.agent.leases import LEASE, STATE
 from broker.agent.ports import Output
-from broker.agent.store import STATE
 from broker.agent.tables import BundleTable, Hook, OnStale
 from broker.delivery.formats import FileFormat
 from broker.delivery.restoring import whole

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from broker.agent.files import Files
 from broker.agent.store import Store
 from broker.compose.graph import Wiring
 from broker.delivery.directory import publishing
 from broker.delivery.root import Root
-from broker.errors import DeniedError, RefusedError, VaultUnavailableError
+from broker.errors import BrokerError, DeniedError, RefusedError, VaultUnavailableError
 from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed
-from broker.model.bundle import Wanted
+from broker.model.bundle import Bundle, Wanted
 from broker.model.clock import system_clock
 from broker.model.lease import Caller, Lease
 from broker.model.secret import Secret
@@ -41,6 +42,7 @@ class Leases(Live):
     """Each bundle has a lease of its own."""
 
     newer: int | None = None
+    age: timedelta = timedelta(0)
 
     async def grant(self, caller: Caller, wanted: Wanted) -> Issued[Contents]:
         issued = await super().grant(caller, wanted)
@@ -50,7 +52,7 @@ class Leases(Live):
         return replace(await super().renew(caller, lease_text, ttl), newer=self.newer)
 
     def _lease(self, ttl: timedelta) -> Lease:
-        return replace(super()._lease(ttl), id=f"{len(self.wanted):032x}", first_issued=datetime.now(UTC))
+        return replace(super()._lease(ttl), id=f"{len(self.wanted):032x}", first_issued=datetime.now(UTC) - self.age)
 
 
 class Host(Bench):
@@ -133,6 +135,24 @@ def test_a_newer_generation_is_named(host: Host) -> None:
     host.ok(found[1])
 
 
+def test_the_last_renewal_is_named(host: Host) -> None:
+    host.bundles.age = timedelta(hours=23, minutes=45)
+    host.get("--ttl 5m")
+    assert "it cannot be renewed further" not in host.ok("lease renew DIR --ttl 5m").err
+    assert (
+        f"it cannot be renewed further: broker bundle get mzp-1/fleet --to {host.root}"
+        in host.ok("lease renew DIR --ttl 20m").err
+    )
+
+
+def test_a_lost_right_is_named(host: Host) -> None:
+    host.get()
+    with served(host.bundles) as address:
+        host.environment["BROKER_ADDR"] = address
+        ended = host.broker("lease show DIR")
+    assert (ended.code, "no right to mzp-1/fleet any more" in ended.err) == (5, True)
+
+
 def test_an_ended_lease_is_reported(host: Host) -> None:
     host.get("--ttl 5m")
     host.wiring = Wiring(clock=lambda: system_clock() + timedelta(hours=2))
@@ -144,13 +164,20 @@ def test_an_ended_lease_is_reported(host: Host) -> None:
     assert not list(host.root.iterdir())
 
 
-@pytest.mark.parametrize("error", [DeniedError("no right"), RefusedError("generation 1 is retired")])
-def test_a_refused_renewal_changes_nothing(host: Host, error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "code", "hint"),
+    [
+        (DeniedError("no right"), 5, "set BROKER_AUTH to the identity that fetched the files"),
+        (RefusedError("generation 1 is retired", hint="get a new bundle"), 6, "broker bundle get mzp-1/fleet --to"),
+        (RefusedError("suspended", hint="broker account resume mzp-1"), 6, "broker account resume mzp-1"),
+    ],
+)
+def test_a_refused_renewal_changes_nothing(host: Host, error: BrokerError, code: int, hint: str) -> None:
     host.get()
     before = [path.read_bytes() for path in host.root.rglob("*") if path.is_file()]
     host.bundles.error = error
     ended = host.broker("lease renew DIR")
-    assert (ended.code, "the lease was not renewed" in ended.err) == (5 if isinstance(error, DeniedError) else 6, True)
+    assert (ended.code, "the lease was not renewed" in ended.err, hint in ended.err) == (code, True, True)
     assert [path.read_bytes() for path in host.root.rglob("*") if path.is_file()] == before
 
 
@@ -191,8 +218,12 @@ def test_an_agents_directory_is_refused(host: Host) -> None:
     for line in ("lease renew DIR", "lease revoke DIR", "bundle get mzp-1/fleet --to DIR"):
         ended = host.broker(line)
         assert (ended.code, "another agent uses" in ended.err) == (2, True)
+    store.note(copies=("/elsewhere",))
     store.close()
     host.ok("lease renew DIR")
+    ended = host.broker("lease revoke DIR")
+    assert (ended.code, "an agent wrote the files" in ended.err) == (6, True)
+    assert "tls.key" in host.files
 
 
 @pytest.mark.parametrize(
@@ -215,6 +246,20 @@ def test_a_lost_race_brings_nothing_back(
     ended = host.broker("lease renew DIR")
     assert (ended.code, message in ended.err) == (code, True)
     assert (file.read_text() if file.exists() else "") == other
+
+
+def test_files_of_a_revoked_lease_go(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process revokes what is kept before the files are written."""
+    write = Files.write
+
+    def late(self: Files, bundle: Bundle) -> None:
+        (host.root / "lease.json").unlink()
+        write(self, bundle)
+
+    monkeypatch.setattr(Files, "write", late)
+    ended = host.broker("bundle get mzp-1/fleet --to DIR")
+    assert (ended.code, "another process revoked the lease" in ended.err) == (8, True)
+    assert not host.files
 
 
 def test_an_unpublished_lease_is_not_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from partner_standin import Standin
 
-from broker.agent.store import STATE
+from broker.agent.leases import STATE
 from broker.delivery.formats import FileFormat
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
