@@ -45,7 +45,9 @@ def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: floa
     except BaseException as error:  # also if we are asked to end meanwhile
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+        if child.stdout:
+            child.stdout.close()  # a process that has left the group may hold the other end for ever
+        child.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             raise RefusedError(f"{program} took longer than {seconds:.0f} s and was killed") from None
         raise

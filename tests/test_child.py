@@ -48,6 +48,14 @@ def test_its_whole_group_is_killed(tmp_path: Path) -> None:
             time.sleep(0.01)
 
 
+def test_a_daemon_that_keeps_the_pipe(tmp_path: Path) -> None:
+    """It left the group, so it lives on; we do not wait for it."""
+    script = "setsid sh -c 'until [ -e $ROOT/go ]; do sleep 0.01; done' & sleep 60"
+    with pytest.raises(RefusedError, match="sh took longer than"):
+        child.output(["/bin/sh", "-c", script], {"PATH": "/bin:/usr/bin", "ROOT": str(tmp_path)}, 0.2, "[mail.oauth]")
+    (tmp_path / "go").touch()
+
+
 def _state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

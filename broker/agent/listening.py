@@ -3,7 +3,9 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -14,6 +16,7 @@ from broker.errors import InputError
 from broker.network import is_listening, is_loopback
 
 _MOST: Final = 16  # requests at a time
+_LONGEST: Final = 5.0  # seconds for a whole exchange: a client that sends single bytes keeps no place longer
 _LOOK: Final = 0.1  # seconds between two looks whether it is closed
 _PATHS: Final = "there are /startz, /livez, /readyz and /metrics\n"
 
@@ -29,6 +32,7 @@ class Listener(ThreadingMixIn, HTTPServer):
         self.socket = bound
         self.health, self.leave = health, leave
         self._room = threading.BoundedSemaphore(_MOST)
+        self._since: dict[socket.socket, float] = {}
 
     def start(self) -> None:
         """Answer for ever, in a thread."""
@@ -37,6 +41,7 @@ class Listener(ThreadingMixIn, HTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own, unless there are too many."""
         if self._room.acquire(blocking=False):
+            self._since[request] = time.monotonic()
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -46,7 +51,15 @@ class Listener(ThreadingMixIn, HTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._since.pop(request, None)
             self._room.release()
+
+    def service_actions(self) -> None:
+        """End exchanges that take too long."""
+        for request, since in tuple(self._since.items()):
+            if time.monotonic() > since + _LONGEST:
+                with suppress(OSError):  # it is closed already
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: the client has gone."""

@@ -83,6 +83,7 @@ class _Child:
         self._program, self._mask = program, mask
         self._has_terminal = sys.stdin.isatty() and os.tcgetpgrp(0) == os.getpgrp()
         self.code = 0
+        self._is_reaped = False
         self._start()
 
     def _start(self) -> None:
@@ -99,6 +100,7 @@ class _Child:
         except OSError as error:
             error.filename = program.arguments[0]
             raise NotStartedError(error) from None
+        self._is_reaped = False
         threading.Thread(target=_announced, args=(self._pid, threading.get_ident()), daemon=True).start()
         self._lend_terminal(self._pid)
 
@@ -113,7 +115,9 @@ class _Child:
                 return False
             if not os.WIFSTOPPED(status):
                 break
-            self._stop_too()
+            if self._has_terminal or os.WSTOPSIG(status) == signal.SIGTSTP:
+                self._stop_too()  # without a terminal nobody would continue us
+        self._is_reaped = True
         self._lend_terminal(os.getpgrp())
         code = os.waitstatus_to_exitcode(status)
         self.code = SIGNALLED - code if code < 0 else code
@@ -125,29 +129,46 @@ class _Child:
         if number != signal.SIGTERM:
             self._send(number)
             return
-        self._end()
-        self._start()
+        if self._end():
+            self._start()
+        else:
+            log.error("the program was not restarted: it cannot be ended")
 
-    def _end(self) -> None:
-        """End the group: none of it may meet the next start."""
+    def _end(self) -> bool:
+        """End the group: none of it may meet the next start. Return False if it cannot be ended."""
         self._send(signal.SIGTERM)
         until = time.monotonic() + _PATIENCE
         while self._lives():
             if time.monotonic() > until:
                 self._send(signal.SIGKILL)
+            if time.monotonic() > until + _PATIENCE:
+                return False
             time.sleep(_GLANCE)
+        return True
 
     def _lives(self) -> bool:
-        with suppress(ChildProcessError):
-            os.waitpid(self._pid, os.WNOHANG)
+        """Return whether one of the group lives. In a container whose init we are, its orphans are ours to reap."""
+        for number in (-self._pid, self._pid):  # the program may have left its group
+            with suppress(ChildProcessError):
+                while not self._is_reaped or number < 0:
+                    found = os.waitpid(number, os.WNOHANG)[0]
+                    if not found:
+                        break
+                    self._is_reaped |= found == self._pid
         return self._send(0)
 
     def _send(self, number: int) -> bool:
+        """Send a signal to the group, or to a program that has left it; return whether there is anything to send to."""
         try:
-            os.killpg(self._pid, number)
-        except ProcessLookupError:
-            return False
-        return True
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
+                return True
+            if not self._is_reaped:
+                os.kill(self._pid, number)
+        except PermissionError:
+            log.info("the program was not signalled: it runs as another user", signal=number)
+            return True
+        return not self._is_reaped
 
     def _stop_too(self) -> None:
         """Stop as the program did (Ctrl-Z), and go on with it."""

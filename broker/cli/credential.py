@@ -6,7 +6,7 @@ from typing import Final
 
 from broker.cli.output import show_json
 from broker.delivery.directory import CURRENT
-from broker.delivery.formats import FileFormat
+from broker.delivery.formats import MANIFEST, FileFormat
 from broker.delivery.restoring import Published
 from broker.errors import InputError
 
@@ -30,7 +30,7 @@ def show_credential(found: Published) -> None:
         "base_url": manifest.base_url,
         "client_id": _text(found, FileFormat.CLIENT_ID),
         "directory": str(found.path.with_name(CURRENT)),
-        "files": {path.name: str(path) for path in sorted(found.path.iterdir())},
+        "files": {name: str(found.path / name) for name in sorted({*manifest.files, MANIFEST})},
     }
     show_json(document)
 

@@ -2,8 +2,8 @@
 
 import os
 import signal
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,8 @@ _NAMES: Final[Mapping[str, str]] = {  # the variable of each file
     FileFormat.CLIENT_ID.value: "PARTNER_CLIENT_ID_FILE",
     FileFormat.SECRETS.value: "PARTNER_SECRETS_FILE",
 }
-_EXEC: Final = "exec-"  # before the number of the process
+_EXEC: Final = "exec-"  # before a random number: containers that share /dev/shm each have a process 1
+_LOCK: Final = "exec.lock"  # in a directory that is in use
 _OURS: Final = ("VAULT_TOKEN", "BAO_TOKEN")
 
 
@@ -89,10 +90,7 @@ def command(start: Start, /, asked: Asked, on_rotation: int | None, memfd: bool,
 def _beside(program: Program, source: Source, wanted: Wanted, start: Start) -> int:
     """Run `program` beside files of its own, and remove them when it has ended."""
     place = default_root(wanted.account, wanted.application, os.environ, os.getuid())
-    _tidied(place)
-    root = place / f"{_EXEC}{os.getpid()}"
-    files = Held(source, wanted, Files(root, (), start.clock), start.clock)
-    with closing(files):
+    with _own(place) as root, closing(Held(source, wanted, Files(root, (), start.clock), start.clock)) as files:
         files.publish()
         try:
             return supervised(files, _with(program, _published(files.granted.bundle, files.path)))
@@ -103,19 +101,40 @@ def _beside(program: Program, source: Source, wanted: Wanted, start: Start) -> i
                 click.echo(f"error: {error.message}", err=True)
             with suppress(BrokerError):
                 files.give_back()
-            with suppress(OSError):
-                root.rmdir()
 
 
-def _tidied(place: Path) -> None:
-    """Remove the files of runs that were killed."""
-    for found in place.glob(f"{_EXEC}*"):
-        pid = found.name.removeprefix(_EXEC)
-        if pid.isdecimal() and not Path("/proc", pid).exists():
-            with suppress(BrokerError, OSError):
-                with held(found) as directory:
-                    cleared(directory)
-                found.rmdir()
+@contextmanager
+def _own(place: Path) -> Iterator[Path]:
+    """Lend a directory below `place` that is locked as long as it is used. Remove those of runs that were killed."""
+    root = place / f"{_EXEC}{os.urandom(8).hex()}"
+    with held(place) as directory:
+        for name in directory.names():
+            if name.startswith(_EXEC):
+                with suppress(BrokerError, OSError):
+                    _tidied(place / name)
+        with held(root) as made:
+            claim = made.claim(_LOCK)
+    try:
+        yield root
+    finally:
+        with suppress(OSError):
+            (root / _LOCK).unlink()
+            root.rmdir()
+        if claim is not None:
+            os.close(claim)
+
+
+def _tidied(root: Path) -> None:
+    with held(root) as directory:
+        claim = directory.claim(_LOCK)
+        if claim is None:
+            return
+        try:
+            cleared(directory)
+            directory.unlink(_LOCK)
+        finally:
+            os.close(claim)
+    root.rmdir()
 
 
 def _with(program: Program, variables: Mapping[str, str]) -> Program:

@@ -16,6 +16,7 @@ from broker.cli.output import clean, note, show_details, show_json, show_table, 
 from broker.cli.start import Start
 from broker.compose.calling import Answer, Call, lent
 from broker.errors import BrokerError, InputError
+from broker.model.authentication import Request
 from broker.model.duration import parse_duration
 from broker.partners.request import METHODS, join
 
@@ -39,6 +40,8 @@ def _call_options(function: Callable[..., Any]) -> Callable[..., Any]:
         join(_NOWHERE, call.path)
         types = {"Content-Type": (content_type or "application/json") if body else "", "Accept": accept}
         headers = {name: value for name, value in types.items() if value}
+        for name, value in headers.items():
+            Request(call.method, _NOWHERE).with_header(name, value)
         call = replace(call, headers=headers, body=read_input(body) if body else b"")
         return function(*args, call=call, **given)
 

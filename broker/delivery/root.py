@@ -243,7 +243,8 @@ def as_unusable(path: Path) -> Iterator[None]:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             what, hint = "it is a link, or not a directory", "name the directory itself"
         else:
-            what, hint = error.strerror or "it cannot be used", f"see its owner and mode: ls -ld {path}"
+            nearest = next(one for one in (path, *path.parents) if os.path.lexists(one))
+            what, hint = error.strerror or "it cannot be used", f"see its owner and mode: ls -ld {nearest}"
         raise UnusableDirectoryError(f"{path}: {what.lower()}", hint=hint) from None
 
 

@@ -69,7 +69,8 @@ def _content(file: str) -> bytes:
     try:
         return read_file(Path(file))
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
+        hint = "write the token there, or name another file in BROKER_AUTH=token-file:PATH"
+        raise InputError(f"cannot read {file}: {(error.strerror or 'error').lower()}", hint=hint) from None
 
 
 def _hidden(text: str) -> Secret[str]:

@@ -168,10 +168,8 @@ class Service:
             answer = connection.getresponse()
             data = answer.read(_LARGEST + 1)
         except FAULTS as error:
-            reason = "its certificate is not trusted" if isinstance(error, ssl.SSLError) else "no answer"
-            raise VaultUnavailableError(
-                f"the broker at {self._address} cannot be used: {reason}", hint="check BROKER_ADDR and BROKER_CACERT"
-            ) from None
+            reason, hint = _fault(error)
+            raise VaultUnavailableError(f"the broker at {self._address} cannot be used: {reason}", hint=hint) from None
         finally:
             connection.close()
         if answer.status == http.client.NO_CONTENT:
@@ -204,6 +202,15 @@ class Service:
 
     def _unusable(self) -> BrokerError:
         return VaultUnavailableError(f"{self._address} does not answer as a broker does", hint="check BROKER_ADDR")
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """Return why there is no answer, and what to check."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})", "check BROKER_CACERT, and BROKER_ADDR"
+    if isinstance(error, ssl.SSLError):
+        return "it does not speak TLS as we do", "check BROKER_ADDR: is it http:// on loopback?"
+    return "no answer", "check BROKER_ADDR"
 
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:

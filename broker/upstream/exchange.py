@@ -25,6 +25,7 @@ from broker.upstream.credentials import Credentials
 _LARGEST: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024  # bytes of a read: the length that the partner announces reserves no memory
 Found = TypeVar("Found")
+_WITH_BODY: Final = ("POST", "PUT", "PATCH")  # they send the length of an empty one too: RFC 9110, section 8.6
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
 
 
@@ -59,8 +60,8 @@ def asked(
 def _message(credentials: Credentials, request: Request) -> bytes:
     ours = {"Host": request.host, "User-Agent": "credential-broker", "Connection": "close"}
     signed = credentials.signed(replace(request, headers={**ours, **request.headers}))
-    if signed.body:
-        signed = signed.with_header("Content-Length", str(len(signed.body)))
+    if signed.body or signed.method in _WITH_BODY:
+        signed = signed.with_header("Content-Length", str(len(signed.content)))
     lines = [f"{signed.method} {signed.target} HTTP/1.1", *(f"{n}: {v}" for n, v in signed.headers.items())]
     return "\r\n".join([*lines, "", ""]).encode("ascii") + signed.content
 

@@ -2,12 +2,14 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from broker.agent import listening as listening_module
 from broker.agent.health import Health
 from broker.agent.listening import Listener, bound_at, bound_to
 from broker.errors import InputError
@@ -70,6 +72,16 @@ def test_the_socket_takes_any_host_and_quit(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="another process listens"):
             bound_at(path)
     assert left.is_set()
+
+
+def test_a_dripping_client_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, the request never ends."""
+    monkeypatch.setattr(listening_module, "_LONGEST", 0.0)
+    bound = bound_to("127.0.0.1:0")
+    with listening(bound), socket.create_connection(bound.getsockname()) as client, suppress(OSError):
+        while True:  # until the connection is reset
+            client.sendall(b"G")
+            time.sleep(0.01)
 
 
 def test_slow_clients_do_not_pile_up() -> None:

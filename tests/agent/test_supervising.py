@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,8 @@ from broker.agent.supervising import NotStartedError, Program, supervised
 from broker.errors import DeniedError
 from broker.model.clock import system_clock
 from tests.agent.test_holding import WANTED, Source, until
+
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 
 
 def run(root: Path, script: str, on_rotation: int = 0, *, act: Callable[[Source], None] | None = None) -> int:
@@ -99,6 +103,56 @@ def test_a_restart_waits_for_the_whole_group(tmp_path: Path) -> None:
 
     assert run(tmp_path, script, signal.SIGTERM, act=act) == 0
     assert len((tmp_path / "starts").read_text().split()) == 2
+
+
+def test_orphans_of_a_container_are_reaped(tmp_path: Path) -> None:
+    """The init of a container is the parent of all orphans. A dead one in the group is not waited for."""
+    adopt = ctypes.CDLL(None).prctl
+    script = (
+        "echo x >> $ROOT/starts; [ $(wc -l < $ROOT/starts) = 1 ] || exit 3; sleep 60 & : > $ROOT/ready; exec sleep 60"
+    )
+
+    def act(source: Source) -> None:
+        until((tmp_path / "ready").exists)
+        source.rotate()
+
+    adopt(_SUBREAPER, 1, 0, 0, 0)
+    try:
+        assert run(tmp_path, script, signal.SIGTERM, act=act) == 3
+    finally:
+        adopt(_SUBREAPER, 0, 0, 0, 0)
+
+
+def test_a_program_that_left_its_group(tmp_path: Path) -> None:
+    """Signals reach it, and a restart waits for its end."""
+    script = (
+        "if [ -e $ROOT/pid ]; then kill -0 $(cat $ROOT/pid) 2> /dev/null && exit 9; exit 3; fi; echo $$ > $ROOT/pid; "
+        f"exec {sys.executable} -c 'import os, sys, time; os.setpgid(0, os.getpgid(os.getppid())); "
+        'open(sys.argv[1], "w"); time.sleep(60)\' $ROOT/ready'
+    )
+
+    def act(source: Source) -> None:
+        until((tmp_path / "ready").exists)
+        source.rotate()
+
+    assert run(tmp_path, script, signal.SIGTERM, act=act) == 3
+
+
+def test_a_stop_without_a_terminal(tmp_path: Path) -> None:
+    """Nobody would continue us: files and lease go on beside a program that somebody stopped."""
+    script = "echo $$ > $ROOT/pid; : > $ROOT/ready; until [ -e $ROOT/go ]; do sleep 0.01; done; exit 4"
+
+    def act(source: Source) -> None:
+        until((tmp_path / "ready").exists)
+        program = int((tmp_path / "pid").read_text())
+        os.kill(program, signal.SIGSTOP)
+        until(lambda: "(stopped)" in Path(f"/proc/{program}/status").read_text())
+        source.rotate()
+        until(lambda: (tmp_path / "files/current").readlink() == Path("gen-000002"))
+        (tmp_path / "go").touch()
+        os.kill(program, signal.SIGCONT)
+
+    assert run(tmp_path, script, act=act) == 4
 
 
 def test_it_outlives_its_right(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -118,19 +119,23 @@ def test_failures_have_their_codes(bench: Bench, own_signals: None, memory: tupl
     bench.bundles.error = DeniedError("no right")
     assert bench.here(*memory, "--", "true").code == 125
     assert not bench.left
+    assert not [*bench.home.rglob("exec-*")]
 
 
 def test_a_run_leaves_nothing_behind(bench: Bench) -> None:
-    """Neither its own files, nor those of a run that was killed: those of one that lives stay."""
+    """Neither its own files, nor those of a run that was killed: those of one that lives, in any container, stay."""
     ended = bench.here("--", "sh", "-c", "dirname $(dirname $PARTNER_DIRECTORY) > $HOME/place; exit 5")
     assert ended.code == 5
     place = Path((bench.home / "place").read_text().strip())
     (bench.home / "place").unlink()
-    for pid in ("4194305", str(os.getppid())):
-        (place / f"exec-{pid}").mkdir(mode=0o700)
-    assert bench.here("--", "true").code == 0
-    assert [path.name for path in place.iterdir()] == [f"exec-{os.getppid()}"]
-    assert not bench.left
+    for number in ("1", "2"):
+        (place / f"exec-{number}").mkdir(mode=0o700)
+        (place / f"exec-{number}/exec.lock").touch()
+    with (place / "exec-2/exec.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert bench.here("--", "true").code == 0
+    assert [path.name for path in place.iterdir()] == ["exec-2"]
+    assert [path.name for path in bench.left] == ["exec.lock"]
     assert bench.bundles.texts == ["lease-text"] * 2, "each lease was given back"
 
 

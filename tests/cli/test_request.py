@@ -173,6 +173,8 @@ def test_other_places_are_refused(shell: Shell, path: str) -> None:
         ("POST", "/fleets", "--content-type", "text/plain", "--yes"),
         ("POST", "/fleets", "--body", "missing", "--yes"),
         ("GET", "/fleets", "--timeout", "soon"),
+        ("GET", "/fleets", "--accept", "text/plain\r\nX-More: 1"),
+        ("POST", "/fleets", "--body", "-", "--content-type", "text/plain\nX-More: 1", "--yes"),
         ("BREW", "/fleets"),
     ],
 )

@@ -203,6 +203,10 @@ def below_what_is_open(tmp_path: Path) -> Path:
     return tmp_path / "open" / "root"
 
 
+def below_nothing(_: Path) -> Path:
+    return Path("/proc/none/root")
+
+
 def another_owners(tmp_path: Path) -> Path:
     (tmp_path / "root").mkdir(mode=0o700)
     os.chown(tmp_path / "root", 65534, -1)
@@ -229,6 +233,7 @@ def current_is_a_directory(tmp_path: Path) -> Path:
         open_to_all,
         open_to_a_group,
         below_what_is_open,
+        below_nothing,
         pytest.param(another_owners, marks=pytest.mark.rights("chown")),
         current_is_a_file,
         current_is_a_directory,
@@ -239,6 +244,7 @@ def test_untrusted_directory_is_refused(tmp_path: Path, make: Callable[[Path], P
     with pytest.raises(UnusableDirectoryError) as caught:
         publish(root, paper())
     assert caught.value.hint
+    assert all(Path(word).exists() for word in caught.value.hint.split() if word.startswith("/"))
     assert PASSWORD not in str(caught.value)
     assert not any(p.name == "password" for p in tmp_path.rglob("*"))
 

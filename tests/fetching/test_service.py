@@ -298,6 +298,13 @@ def test_a_service_that_is_away() -> None:
         asked("http://127.0.0.1:1")
 
 
+def test_a_service_without_tls() -> None:
+    """Its certificate is not to blame."""
+    with Saying().served() as address, pytest.raises(VaultUnavailableError, match="does not speak TLS") as raised:
+        asked(address.replace("http:", "https:"))
+    assert "BROKER_ADDR" in raised.value.hint
+
+
 WITHOUT = """
 import json, sys
 class Absent:

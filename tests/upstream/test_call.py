@@ -13,7 +13,7 @@ from broker.model.authentication import PASSWORD, Request
 from broker.model.bundle import Bundle
 from broker.partners.verdict import ProbeFacts, Where
 from broker.upstream.call import Calls, parsed, quota_of
-from broker.upstream.exchange import Reply
+from broker.upstream.exchange import Reply, _message
 from tests.support.credential_sets import credentials_of
 from tests.support.echoing import FORMS, repeated, traces
 
@@ -45,6 +45,14 @@ def test_repeated_secrets_are_hidden(calls: Calls, form: str) -> None:
         with pytest.raises(BrokerError) as raised:
             calls.require_success(reply(json.dumps({"message": text}).encode(), status))
         assert not traces(f"{raised.value.message} {raised.value.hint}", calls.credentials)
+
+
+@pytest.mark.parametrize(("method", "length"), [("GET", None), ("DELETE", None), ("POST", "0"), ("PUT", "0")])
+def test_an_empty_body_has_its_length(calls: Calls, method: str, length: str | None) -> None:
+    """RFC 9110, section 8.6: servers answer 411 to a POST without it."""
+    sent = _message(calls.credentials, Request(method, f"{calls.credentials.base_url}/fleets")).decode()
+    lengths = [line.partition(": ")[2] for line in sent.splitlines() if line.startswith("Content-Length")]
+    assert lengths == ([] if length is None else [length])
 
 
 def test_other_bytes_stay_as_they_are(calls: Calls) -> None:
