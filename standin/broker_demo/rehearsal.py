@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -27,21 +28,26 @@ from broker.errors import BrokerError
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
 from broker.model.changes.registering import AccountSettings
+from broker.model.channel import BY_MACHINE
+from broker.model.due import DueDate, lead_time
 from broker.model.duration import duration_text
 from broker.model.finding import Finding, has_errors
-from broker.model.generation import PromotionMode, RenewalMode, SigningRequest, Submission
+from broker.model.generation import RenewalMode, SigningRequest, Submission
 from broker.model.maintenance import Maintenance
 from broker.model.names import AccountName
-from broker.model.plan import AccountPlan, Action
+from broker.model.plan import AccountPlan, Action, Step
 from broker.model.secret import Secret
 from broker.partners import catalogue
-from broker.partners.planned import plan_of
+from broker.partners.planned import channel_of, plan_of
 from broker.partners.profile import Profile
 from broker.people.eml import csr_mail, draft
 from broker.pki import csr
 from broker.pki.lint import lint_csr, lint_subject
 from broker.pki.reply import read_files
 from broker.rotation.receive import ImportOptions
+from broker.scheduling.decision import Do
+from broker.scheduling.report import Result
+from broker.scheduling.sweep import Outside, Sweeps
 
 _FIRST: Final = timedelta(days=365)  # the lifetime of a certificate, if the account has none and the profile says none
 _BACK: Final = timedelta(days=390)  # the stand-in's CAs are a little older
@@ -183,7 +189,7 @@ def _stage(account: Account, profile: Profile, plan: AccountPlan, now: datetime)
         lifetime = profile.renewal.lifetime or (due.not_after - due.not_before if due else _FIRST)
         application = account.applications[0].name if account.applications else "rehearsal"
         stage = _Stage(account.name, broker, standin, clock, lifetime, application)
-        _copy(stage, account, profile, password)
+        _copy(stage, account, profile, password, due)
         if due:
             request = broker.rotation.draft(account.name)
             stage.first = stage.received(stage.signed(request, due.not_after - clock.now))
@@ -192,7 +198,7 @@ def _stage(account: Account, profile: Profile, plan: AccountPlan, now: datetime)
         yield stage
 
 
-def _copy(stage: _Stage, account: Account, profile: Profile, password: str) -> None:
+def _copy(stage: _Stage, account: Account, profile: Profile, password: str, due: DueDate | None) -> None:
     broker, standin, name = stage.broker, stage.standin, account.name
     if profile.name not in catalogue.names():
         broker.add_profile(profile)
@@ -207,7 +213,10 @@ def _copy(stage: _Stage, account: Account, profile: Profile, password: str) -> N
         account.contacts,
     )
     broker.registry.add_account(public)
-    settings = AccountSettings(renew_before=account.renew_before, renewal=account.renewal, promotion=account.promotion)
+    before = duration_text(due.not_after - due.at) if due else account.renew_before  # the copy has learned no lead time
+    settings = AccountSettings(
+        renew_before=before, renewal=account.renewal, promotion=account.promotion, submit_via=account.submit_via
+    )
     broker.registry.set_account(name, settings)
     for needed in profile.authentication.needs - {LOGIN, CLIENT_ID}:
         secret = password if needed == PASSWORD else secrets.token_urlsafe(12)
@@ -218,7 +227,7 @@ def _copy(stage: _Stage, account: Account, profile: Profile, password: str) -> N
 
 @dataclass
 class _Walk:
-    """The steps of the renewal, each done when it is shown."""
+    """The steps of the renewal, each done when it is shown: by a sweep, or else as a person does it."""
 
     stage: _Stage
     real: Account
@@ -226,22 +235,22 @@ class _Walk:
     plan: AccountPlan
     maintenance: Maintenance
     findings: list[Finding] = field(default_factory=list)
+    swept: set[str] = field(default_factory=set)  # what sweeps have done
 
     def steps(self, now: datetime) -> Iterator[RehearsedStep]:
         """Do one step after the other, and yield each."""
         stage, name, due, rotation = self.stage, self.real.name, self.plan.due, self.stage.broker.rotation
         stage.clock.now = max(now, due.at) if due else now
-        by_machine = self.real.renewal is RenewalMode.AUTO
-        request = rotation.draft(name)
+        self._move_to(Action.RENEW)
+        who = self._done_by(Do.DRAFT, lambda: rotation.draft(name))
+        request = rotation.draft(name)  # the one that there is
         self.findings += lint_csr(
             csr.parse(request.csr.encode()), self.profile.subject, self.profile.key, self.real.login
         )
         because = f"renewal is due: {due.because}" if due else "it has no certificate yet"
-        yield self._step(
-            _SCHEDULER if by_machine else _TEAM, f"{because}; a new key and its request", f"broker csr new {name}"
-        )
+        yield self._step(who, f"{because}; a new key and its request", f"broker csr new {name}")
         yield self._sent(request)
-        lead = self._lead()
+        lead = lead_time(self.real, self.profile.renewal.lead_time).time
         stage.clock.now += lead
         reply = stage.signed(request, stage.lifetime)
         yield self._step(_PARTNER, f"the desk signs it, after a lead time of {duration_text(lead)}")
@@ -252,53 +261,75 @@ class _Walk:
         if stage.first:
             yield from self._retired()
 
+    def _done_by(self, do: Do, by_hand: Callable[[], object]) -> str:
+        """Sweep, have a person do it if no sweep has; return who did it."""
+        report = self.sweeps.sweep()
+        self.swept |= {deed.do for deed in report.deeds if deed.result is Result.DONE}
+        if do.value in self.swept:
+            return _SCHEDULER
+        by_hand()
+        return _TEAM
+
+    @cached_property
+    def sweeps(self) -> Sweeps:
+        """Sweeps over the copy, by the real windows. Nothing leaves them: no mail, notice or hook."""
+        outside = Outside(self._by_machine, _nothing, _nothing, _nothing)
+        return replace(self.stage.broker.scheduling.sweeps, outside=outside, plan=self._planned)
+
+    def _planned(self, account: Account, now: datetime) -> AccountPlan:
+        return plan_of(account, self.profile, now, self.maintenance)
+
+    def _move_to(self, action: Action) -> Step | None:
+        """Move the clock to a step of the copy's plan, and return it; None if there is none."""
+        clock = self.stage.clock
+        plan = self._planned(self.stage.broker.account(self.real.name), clock())
+        step = next((s for s in plan.steps if s.action is action), None)
+        clock.now = max(clock.now, step.at) if step and step.at else clock.now
+        return step
+
     def _step(self, who: str, message: str, command: str = "") -> RehearsedStep:
         return RehearsedStep(self.stage.clock(), who, message, command)
 
-    def _lead(self) -> timedelta:
-        due = self.plan.due
-        step = next((s.at for s in self._plan().steps if s.action is Action.REPLY), None)
-        return due.lead.time if due else (step - self.stage.clock() if step else timedelta(days=1))
-
-    def _plan(self) -> AccountPlan:
-        """Return the plan of the copy, now."""
-        account = self.stage.broker.account(self.real.name)
-        return plan_of(account, self.profile, self.stage.clock(), self.maintenance)
-
     def _sent(self, request: SigningRequest) -> RehearsedStep:
-        """Make the mail, and record that it was sent; it is not."""
-        name, now = self.real.name, self.stage.clock()
-        mail = csr_mail(self.stage.broker.account(name), request, self.profile, (), now)
+        name, rotation = self.real.name, self.stage.broker.rotation
+        who = self._done_by(Do.SUBMIT, lambda: rotation.submit(name, request.number, self._mailed(request)))
+        to = self._mailed(request).to or "nobody: there is no address"
+        return self._step(who, f"the request goes to {to}", f"broker csr submit {name} --out {name}.eml")
+
+    def _by_machine(self, account: Account, request: SigningRequest) -> Submission | None:
+        return self._mailed(request) if channel_of(account, self.profile) in BY_MACHINE else None
+
+    def _mailed(self, request: SigningRequest) -> Submission:
+        """Make the mail, and return a record that it was sent; it is not."""
+        now = self.stage.clock()
+        mail = csr_mail(self.stage.broker.account(self.real.name), request, self.profile, (), now)
         if mail.to:
             draft(mail, self.profile.submission)
-        self.stage.broker.rotation.submit(name, request.number, Submission(now, "rehearsal", ", ".join(mail.to)))
-        to = f"to {', '.join(mail.to)}" if mail.to else "to nobody: there is no address"
-        return self._step(_TEAM, f"the request goes {to}", f"broker csr submit {name} --out {name}.eml")
+        return Submission(now, "rehearsal", ", ".join(mail.to))
 
     def _promoted(self, number: int) -> RehearsedStep:
         stage, name, due = self.stage, self.real.name, self.plan.due
-        step = next((s for s in self._plan().steps if s.action is Action.PROMOTE and s.at), None)
-        stage.clock.now = max(stage.clock.now, step.at if step and step.at else stage.clock.now)
+        step = self._move_to(Action.PROMOTE)
         if due and stage.clock.now >= due.not_after:
             message = f"the new certificate would be current on {stage.clock.now:%F}, after the old one ends on "
             hint = f"renew earlier: broker account set {name} --renew-before 50%; broker rotation plan {name} shows why"
             self.findings.append(Finding.error("rehearsal.late", f"{message}{due.not_after:%F}", hint))
-        promotion = stage.broker.rotation.promote(name, number)
-        who = _SCHEDULER if self.real.promotion is PromotionMode.AUTO else _TEAM
+        who = self._done_by(Do.PROMOTE, lambda: stage.broker.rotation.promote(name, number))
         window = f", {step.because}" if step else ""
-        message = f"the partner accepts it ({promotion.verdict and promotion.verdict.value}), and it is current{window}"
-        return self._step(who, message, f"broker rotation promote {name}")
+        return self._step(who, f"the partner accepts it, and it is current{window}", f"broker rotation promote {name}")
 
     def _retired(self) -> Iterator[RehearsedStep]:
         stage, name = self.stage, self.real.name
-        step = next((s for s in self._plan().steps if s.action is Action.RETIRE), None)
+        step = self._move_to(Action.RETIRE)
         if step is None or step.at is None:
             message = f"the old key is never destroyed: {step.because if step else 'no step retires it'}"
             hint = "change [rotation.windows] or [rotation.freezes] in broker.toml"
             self.findings.append(Finding.error("rehearsal.window", message, hint))
             return
-        stage.clock.now = max(stage.clock.now, step.at)
-        stage.broker.rotation.retire(name, stage.first)
-        who = _SCHEDULER if self.real.renewal is RenewalMode.AUTO else _TEAM
+        who = self._done_by(Do.RETIRE, lambda: stage.broker.rotation.retire(name, stage.first))
         message = f"the overlap is over: generation {stage.first} is retired, and its key destroyed"
         yield self._step(who, message, f"broker rotation retire {name} --generation {stage.first}")
+
+
+def _nothing(*_: object) -> None:
+    pass

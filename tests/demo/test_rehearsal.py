@@ -12,7 +12,7 @@ from broker_demo.rehearsal import Rehearsal, rehearse
 
 from broker.model.account import Account, Contacts
 from broker.model.due import Renewal
-from broker.model.generation import PromotionMode, RenewalMode
+from broker.model.generation import PromotionMode, RenewalMode, Snooze
 from broker.model.maintenance import Freeze, Maintenance
 from broker.model.subject import Subject
 from broker.partners import catalogue
@@ -63,9 +63,9 @@ def test_a_first_certificate_is_rehearsed() -> None:
     assert "rehearsal.lifetime" in codes(done)
 
 
-def test_automatic_promotion_is_the_schedulers() -> None:
-    done = rehearsed(ready(with_current(), promotion=PromotionMode.AUTO, renewal=RenewalMode.MANUAL))
-    assert [step.who for step in done.steps] == ["team", "team", "partner", "team", "scheduler", "team"]
+def test_sweeps_do_what_is_the_schedulers() -> None:
+    done = rehearsed(ready(with_current(), promotion=PromotionMode.AUTO, submit_via="smtp"))
+    assert [step.who for step in done.steps] == ["scheduler", "scheduler", "partner", "team", "scheduler", "scheduler"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,12 @@ def test_a_window_that_never_comes_is_found() -> None:
 
 
 def test_times_of_the_profile_are_kept() -> None:
-    done = rehearsed(ready(with_current()), lead_time=timedelta(days=3), overlap=timedelta(days=9))
-    _, sent, signed, _, promoted, retired = [step.at for step in done.steps]
+    snoozed = Snooze(NOW, NOW + timedelta(days=300), "holidays")
+    account = ready(with_current(), renewal=RenewalMode.MANUAL, snoozed=snoozed)
+    done = rehearsed(account, lead_time=timedelta(days=3), overlap=timedelta(days=9))
+    begun, sent, signed, _, promoted, retired = [step.at for step in done.steps]
+    assert {step.who for step in done.steps} == {"team", "partner"}
+    assert begun - snoozed.until < timedelta(seconds=2)
     assert (signed - sent, retired - promoted) == (timedelta(days=3), timedelta(days=9))
     assert Renewal().overlap is None
 
