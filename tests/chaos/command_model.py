@@ -120,7 +120,11 @@ def _canary(op: Operation, state: State, phase: Phase) -> Steps:
     number = op.arguments["generation"]
     match phase:
         case ("start",):
-            yield state, ("try", number, _made_of(state, number))
+            made = _made_of(state, number)
+            if state.current and made[1] < _made_of(state, state.current.number)[1]:
+                yield from ends(op.failed(REFUSED, "older password"), state)
+            else:
+                yield state, ("try", number, made)
         case ("try", number, made):
             yield from _trying(op, state, number, made, ("sent", _sent(state, made)))
         case ("sent", sent):
