@@ -27,7 +27,7 @@ class Bundle:
     certificate: str  # PEM: the client certificate, then its intermediates
     not_after: datetime  # of the certificate
     trust: str  # PEM: CAs that verify the partner's server
-    lease_id: str  # names the lease; the lease itself is never written to a file
+    lease_id: str  # names the lease; its text is in no file of the bundle
     expires: datetime
     authentication: Authentication = field(default_factory=Authentication)
 
