@@ -28,7 +28,7 @@ from broker.client.asynchronous import Loop, exchanged
 from broker.client.following import Directory, Follower, Following
 from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
-from broker.errors import BrokerError
+from broker.errors import BrokerError, RefusedError
 from broker.model.authentication import Request
 from broker.model.proxy import Proxy, proxy_of
 from broker.network import FAULTS, Deadline, proxy_refusal
@@ -38,6 +38,10 @@ from broker.upstream.exchange import described
 from broker.upstream.response import LARGEST
 from broker.upstream.session import TIMEOUT
 
+# Arguments of aiohttp that choose the server, its verification, or the way there
+_CHOSEN: Final = frozenset(
+    {"fingerprint", "proxy", "proxy_auth", "proxy_headers", "server_hostname", "ssl", "ssl_context", "verify_ssl"}
+)
 _REDIRECTS: Final = 5  # each is a separate exchange
 _MOVED: Final = (301, 302, 303, 307, 308)
 _PIECE: Final = 64 * 1024
@@ -125,6 +129,9 @@ class Session(Following):
         self, method: str, url: str, *, allow_redirects: bool = True, timeout: Any = None, **kwargs: Any
     ) -> "Answer":
         """Send a request, and follow redirects below the base URL."""
+        if chosen := _CHOSEN & kwargs.keys():
+            message = f"{', '.join(sorted(chosen))} cannot be chosen: the set identifies server and client"
+            raise RefusedError(message, hint="leave it out; open and connect take proxy")
         self._loop.enter()
         self._follower.check()
         limits, target = _limits(timeout, self._timeout), self.current.credentials.target(url)

@@ -310,7 +310,7 @@ def _body(request: httpx.Request) -> bytes | None:
 
 
 def _plain(credentials: Credentials, request: httpx.Request, body: bytes | None) -> Request:
-    headers = {name: value for name, value in request.headers.items() if name not in _OURS}
+    headers = {name: value for name, value in request.headers.items() if name == "host" or name not in _OURS}
     url = credentials.target(str(request.url.copy_with(fragment=None)))
     return Request(request.method, url, headers, body)
 

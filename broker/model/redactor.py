@@ -14,6 +14,7 @@ HIDDEN: Final = "<hidden>"
 _CUT: Final = 8  # characters; a beginning this long is hidden too, since texts get cut off
 _SHORT: Final = 4  # characters; shorter secrets are hidden only as whole words, else every message would be garbled
 _CHARSETS: Final = ("utf-8", "cp1252", "latin-1", "ascii")
+_HEAD: Final = 3  # characters by which a place is looked up: of a long text nearly all are passed over
 _BLANKS: Final = ("\t", "\n", "\r", "\r\n", "\u00a0", "+")
 
 
@@ -25,21 +26,29 @@ class Redactor:
     afterwards.
     """
 
-    __slots__ = ("_forms",)
+    __slots__ = ("_forms", "_short")
 
     def __init__(self, secrets: Iterable[Secret[str]]) -> None:
         self._forms: dict[str, list[_Form]] = {}
+        self._short: dict[str, list[_Form]] = {}  # by their first character
         for text in {text for secret in secrets for text in _texts(secret.reveal())}:
             form = _Form(text)
-            for first in form.begins_with:
-                self._forms.setdefault(first, []).append(form)
+            for head in form.heads if len(text) >= _HEAD else ():
+                self._forms.setdefault(head, []).append(form)
+            for first in {head[0] for head in form.heads} if len(text) < _HEAD else ():
+                self._short.setdefault(first, []).append(form)
 
     def redact(self, text: str) -> str:
         """Return `text` without the secrets."""
-        folded = "".join(map(_folded, text))
+        folded = text.lower() if text.isascii() else "".join(map(_folded, text))
         shown, end = [], 0
+        heads, firsts = self._forms, {*self._short, HIDDEN[0]}
         for start, first in enumerate(folded):
-            reached = max((form.end(folded, start) for form in self._forms.get(first, ())), default=0)
+            head = folded[start : start + _HEAD]
+            if head not in heads and first not in firsts:
+                continue
+            forms = [*heads.get(head, ()), *self._short.get(first, ())]
+            reached = max((form.end(folded, start) for form in forms), default=0)
             if not reached and text.startswith(HIDDEN, start):
                 shown.append(text[end:start])
                 end = start
@@ -63,8 +72,13 @@ class _Form:
         self._enough = min(len(text), _CUT)
 
     @property
-    def begins_with(self) -> set[str]:
-        return set(self._spelled[0])
+    def heads(self) -> set[str]:
+        """The beginnings of all ways to write this text, shorter only for a shorter text."""
+        heads = {""}
+        for spellings in self._spelled[:_HEAD]:
+            starts = {spelling[:_HEAD] for some in spellings.values() for spelling in some}
+            heads = {h if len(h) == _HEAD else (h + start)[:_HEAD] for h in heads for start in starts}
+        return heads
 
     def end(self, folded: str, start: int) -> int:
         """Return where this text, or a long enough beginning of it, ends in `folded`; 0 if none begins at `start`."""

@@ -49,7 +49,12 @@ class Credentials:
         return now >= self.not_after
 
     def signed(self, request: Request) -> Request:
-        """Return a copy of `request` with the authentication. Do this last: no hook or log may see the copy."""
+        """Return a copy of `request` with the authentication. Do this last: no hook or log may see the copy.
+
+        Raise `RefusedError` for a `Host` header of another host, which a shared front end would pass the secrets on to.
+        """
+        if any(name.lower() == "host" and value != request.host for name, value in request.headers.items()):
+            raise RefusedError("the Host header cannot be chosen: it is the base URL's", hint="leave it out")
         return self.authentication.signed(request, self._values)
 
     def target(self, url: str) -> str:

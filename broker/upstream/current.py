@@ -1,5 +1,6 @@
 """The set that a session uses: held whole, and replaced without failing a request in flight."""
 
+import os
 import ssl
 import threading
 import time
@@ -80,6 +81,7 @@ class Current(Generic[W]):
         self._asking = threading.Lock()
         self._asked = -ASK_EVERY
         self._ended: BrokerError | None = None
+        self._process = os.getpid()
         self._use = Use(credentials, make(credentials))
         self.ask: Callable[[], object] = lambda: None  # swaps if there is a newer generation
 
@@ -119,7 +121,12 @@ class Current(Generic[W]):
         return found, use, rejection
 
     def lend(self) -> Use[W]:
-        """Return the set for one exchange, which ends with `back`. Raise the error that ended the session's set."""
+        """Return the set for one exchange, which ends with `back`. Raise the error that ended the session's set.
+
+        Raise `RefusedError` after a fork: both processes would write to the same connections, and one follows nothing.
+        """
+        if os.getpid() != self._process:
+            raise RefusedError("the session was made before a fork", hint="make one in each process, after the fork")
         with self._lock:
             if self._ended:
                 raise type(self._ended)(self._ended.message, hint=self._ended.hint)

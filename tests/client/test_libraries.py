@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from partner_standin import Standin
 from broker.client import following
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
+from broker.upstream import current
 from tests.support.credential_sets import LOGIN, PASSWORD, publish
 from tests.support.forward_proxies import LOGIN as PROXY_LOGIN
 from tests.support.forward_proxies import running
@@ -113,6 +115,25 @@ def test_request_cannot_leave_the_base_url(server: Keeping, there: Path, opened:
     with opened(there) as calls:
         assert isinstance(failing(calls, path), RefusedError)
     assert not server.got
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"headers": {"Host": "elsewhere.example"}}, {"ssl": False}, {"proxy": "http://127.0.0.1:1"}, {"verify": False}],
+    ids=str,
+)
+def test_the_server_cannot_be_chosen(server: Keeping, there: Path, opened: Opened, given: dict[str, Any]) -> None:
+    """Neither which one it is, nor whether it is verified. Each library refuses the arguments that it has."""
+    with opened(there) as calls:
+        assert isinstance(failing(calls, "/fleets", **given), RefusedError | TypeError)
+    assert not server.got
+
+
+def test_a_session_of_before_a_fork(there: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both processes would write to the same connections."""
+    with opened(there) as calls:
+        monkeypatch.setattr(current, "os", SimpleNamespace(getpid=lambda: -1))
+        assert "fork" in str(failing(calls, "/fleets"))
 
 
 def test_redirect_in_the_base_is_followed(server: Keeping, there: Path, bundle: Bundle, opened: Opened) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.model.redactor import HIDDEN, Redactor
+from broker.model.redactor import HIDDEN, Redactor, _Form
 from broker.model.secret import Secret
 from tests.security.test_secret_marks import WAYS
 from tests.support.echoing import FORMS, ODD_PASSWORDS
@@ -78,6 +78,23 @@ def test_an_independent_search_finds_nothing(way: str) -> None:
 )
 def test_how_much_is_hidden(secrets: list[str], text: str, shown: str) -> None:
     assert redactor(*secrets).redact(text) == shown
+
+
+@pytest.mark.parametrize("text", ["%" * 1000, "&#" * 500, '{"name": "north", "vehicles": 12} ' * 30, "p" * 1000])
+def test_most_places_are_passed_over(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A secret is compared only where it may begin: a list of a partner is long, and a hostile one made to be slow."""
+    compared: list[int] = []
+    end = _Form.end
+
+    def counted(form: _Form, folded: str, start: int) -> int:
+        compared.append(start)
+        return end(form, folded, start)
+
+    monkeypatch.setattr(_Form, "end", counted)
+    made = redactor(PASSWORD)
+    assert made.redact(text) == text
+    assert made.redact(f"{text}{PASSWORD}") == f"{text}{HIDDEN}"
+    assert len(compared) < len(text)
 
 
 def test_a_redactor_shows_no_secret() -> None:
