@@ -56,7 +56,10 @@ async def exchanged(
     """
     use = current.lend()
     found, rejection = await attempt(use)
-    if rejection is Rejection.NONE or not await asyncio.to_thread(current.has_newer, use, rejection):
+    if rejection is Rejection.NONE:
+        current.has_newer(use, rejection)  # which asks nobody
+        return found
+    if not await asyncio.to_thread(current.has_newer, use, rejection):
         return found
     if may_repeat(rejection, method, body):
         await close(found)

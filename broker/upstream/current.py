@@ -15,7 +15,8 @@ from broker.model.redactor import Redactor
 from broker.network import alert_of, behind, is_closed
 from broker.upstream.credentials import Credentials
 
-ASK_EVERY: Final = 1.0  # seconds for which "there is no newer generation" is believed
+ASK_EVERY: Final = 1.0  # seconds for which "there is no newer generation" is believed; twice as long each time
+_DOUBLED: Final = 6  # times at most: a minute
 # Statuses that may mean a rejected login or certificate. 495 and 496 are nginx's, which sends them as 400; others do so
 # with the code in the body
 _REJECTED: Final = frozenset({400, 401, 495, 496})
@@ -80,6 +81,7 @@ class Current(Generic[W]):
         self._lock = threading.RLock()  # a collected response may give its use back at any time
         self._asking = threading.Lock()
         self._asked = -ASK_EVERY
+        self._in_vain = 0  # questions in a row
         self._ended: BrokerError | None = None
         self._process = os.getpid()
         self._use = Use(credentials, make(credentials))
@@ -170,12 +172,14 @@ class Current(Generic[W]):
         Threads that ask meanwhile wait for the same answer.
         """
         if rejection is Rejection.NONE:
+            self._in_vain = 0
             return False
         with self._asking:
-            if self._use is use and time.monotonic() - self._asked >= ASK_EVERY:
+            if self._use is use and time.monotonic() - self._asked >= ASK_EVERY * 2**self._in_vain:
                 with suppress(BrokerError):
                     self.ask()
                 self._asked = time.monotonic()
+                self._in_vain = min(self._in_vain + 1, _DOUBLED) if self._use is use else 0
             return self._use is not use and not self._ended
 
 

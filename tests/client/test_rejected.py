@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,7 +18,7 @@ from partner_standin import Standin
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.upstream import current
-from tests.support.credential_sets import LOGIN, bundle_of, publish
+from tests.support.credential_sets import LOGIN, bundle_of, credentials_of, publish
 from tests.support.sessions import Calls
 
 Opened = Callable[..., AbstractContextManager[Calls]]
@@ -111,3 +113,21 @@ def test_many_rejections_ask_once(
             thread.join()
     assert statuses == [401] * 8
     assert len(asked) == 1
+
+
+def test_hours_of_rejections_ask_rarely(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question renews a lease. After an answer that is none, the next rejection asks within a second again."""
+    now = [0]
+    asked: list[int] = []
+    monkeypatch.setattr(current, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    made: current.Current[Any] = current.Current(credentials_of(bundle), lambda _: SimpleNamespace(close=bool))
+    made.ask = lambda: asked.append(now[0])
+    use = made.lend()
+    for now[0] in range(3600):
+        assert not made.has_newer(use, current.Rejection.STATUS)
+    assert asked[:5] == [0, 2, 6, 14, 30]
+    assert len(asked) == 6 + (3600 - 62) // 64
+    made.has_newer(use, current.Rejection.NONE)
+    now[0] = asked[-1] + 1
+    made.has_newer(use, current.Rejection.STATUS)
+    assert asked[-1] == now[0]
