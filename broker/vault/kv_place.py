@@ -110,7 +110,7 @@ class KvPlace:
             raise InputError("it is not in a mount of KV v2", hint="bao secrets list -detailed shows the mounts")
         if field_of(about, "data", "description") == layout.DESCRIPTION:
             raise InputError(f"{mount}/ is a mount of the broker", hint=_OTHERS)
-        with suppress(DeniedError, MissingError):  # a login that may not list, or an empty mount
+        with suppress(MissingError):  # an empty mount. A login that may not list cannot know
             names = field_of(self._vault.ask("LIST", f"{mount}/metadata/"), "data", "keys") or ()
             if f"{layout.ACCOUNTS}/" in names:
                 raise InputError(f"{mount}/ has accounts of the broker", hint=_OTHERS)

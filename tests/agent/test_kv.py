@@ -347,6 +347,17 @@ def test_a_mount_of_the_broker_is_refused(world: World) -> None:
     assert world.metadata() is None
 
 
+def test_a_mount_that_cannot_be_seen_is_refused(world: World) -> None:
+    """It might be one that the broker has adopted."""
+    world.admin.call("POST", f"{world.mount}/data/accounts/acme", {"data": {}})
+    output = world.output()
+    world.policy("\n".join(line for line in POLICY.splitlines() if '"list"' not in line))
+    error = refused(lambda: output.write(bundle()))
+    assert f"lacks list on {world.mount}/metadata" in error.message
+    assert error.hint == "docs/kv-output.md has the policy of its login"
+    assert world.metadata() is None
+
+
 def test_only_kv_v2_is_used(world: World) -> None:
     world.policy('path "*" { capabilities = ["read", "update"] }')
     output = world.output(path="cubbyhole/partner")
