@@ -218,7 +218,8 @@ def _require_safe(path: Path, fd: int) -> None:
     found = os.fstat(fd)
     if found.st_uid != os.geteuid():
         raise UnusableDirectoryError(
-            f"{path} belongs to user {found.st_uid}", hint="use a directory that belongs to you"
+            f"{path} belongs to user {found.st_uid}",
+            hint="use a directory that belongs to you; XDG_RUNTIME_DIR=PATH moves the default one",
         )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UnusableDirectoryError(f"{path} can be written by others", hint=f"chmod go-w {path}")

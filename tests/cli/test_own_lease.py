@@ -91,6 +91,7 @@ def host() -> Iterator[Host]:
         yield Host(bundles, address, Path(home))
 
 
+@pytest.mark.slow
 def test_a_lease_is_shown_renewed_and_revoked(host: Host) -> None:
     got = host.get("--ttl 5m")
     assert f"broker lease revoke {host.root}" in got.err
