@@ -267,7 +267,7 @@ def test_check_reads_every_named_file(harness: CliHarness) -> None:
 
 def test_a_host_of_an_application_learns_where(tmp_path: Path) -> None:
     ended = inside(
-        ("lease", "list"), home=tmp_path, environment={"HOME": str(tmp_path), "BROKER_ADDR": "https://b.example"}
+        ("account", "list"), home=tmp_path, environment={"HOME": str(tmp_path), "BROKER_ADDR": "https://b.example"}
     )
     assert (ended.code, "goes to Vault directly" in ended.err) == (2, True)
     environment = {"HOME": str(tmp_path), "BROKER_ADDR": "https://b.example", "BROKER_AUTH": "kubernetes"}

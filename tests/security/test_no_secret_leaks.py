@@ -264,16 +264,21 @@ def issue(watch: Watch) -> None:
 
 
 def follow(watch: Watch) -> None:
-    """Let an agent write the files of a bundle, from a service."""
+    """Let an agent write the files of a bundle, from a service; and get one, whose lease stays in its directory."""
     system = watch.system
-    directory = system.home / "agent"
-    watch.expected.add(directory)
+    directory, fetched = system.home / "agent", system.home / "fetched"
+    watch.expected |= {directory, fetched}
     with (system.home / "broker.toml").open("a") as file:
         file.write(f'\n[[bundles]]\napplication = "acme/reporting"\ndirectory = "{directory}"\n')
     with replicas(system, 1) as services:
         auth = f"token-file:{system.home / 'reader.token'}"
         system.changes = {"BROKER_ADDR": services.addresses[0], "BROKER_AUTH": auth}
         watch.run("agent", "--once", "-o", "json")
+        watch.run("bundle", "get", "acme/reporting", "--to", str(fetched))
+        (row,) = json.loads((fetched / "lease.json").read_text())["rows"]
+        watch.mark("text of a lease", row["text"])
+        for verb in ("show", "renew", "revoke"):
+            watch.run("lease", verb, str(fetched), "-o", "json")
         system.changes = {}
     assert (directory / "current" / "tls.key").exists()
 
