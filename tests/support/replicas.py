@@ -20,7 +20,7 @@ from broker.compose import graph
 from broker.compose.graph import Wiring
 from broker.embedded.up import Embedded
 from broker.issuing.batch_issuer import OLDEST
-from broker.model import lease
+from broker.model import holdings
 from broker.vault.connection import Connection
 from tests.support.ended import Ended
 from tests.support.forked import shared
@@ -43,7 +43,7 @@ def beside_services(_order: Mapping[str, Any], _tell: object) -> Wiring:
 
 def with_true_clocks(order: Mapping[str, Any], tell: object) -> Wiring:
     """Wire a command that also counts no lease longer than it lasts."""
-    lease.SKEW = timedelta(0)  # type: ignore[misc]
+    holdings.SKEW = timedelta(0)  # type: ignore[attr-defined]
     return beside_services(order, tell)
 
 
