@@ -3,6 +3,8 @@
 Nothing below this module reads the environment.
 """
 
+from __future__ import annotations
+
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
@@ -10,13 +12,15 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import InputError
-from broker.model.jwt_issuer import JwtIssuer
 from broker.model.names import NAME, checked_name, guess
 from broker.model.role import Role
 from broker.settings import SETTINGS, Setting, checked_mount, checked_pki, checked_proxy, path_text
+
+if TYPE_CHECKING:
+    from broker.model.jwt_issuer import JwtIssuer
 
 _LARGEST: Final = 1024 * 1024  # bytes of a configuration
 _PLACES: Final = (Path("broker.toml"), Path("/etc/credential-broker/broker.toml"))
@@ -227,6 +231,8 @@ def _issuers(content: Mapping[str, Any], file: Path, mount: str) -> dict[str, Jw
 
 
 def _issuer(name: str, table: Any, file: Path, mount: str) -> JwtIssuer:
+    from broker.model.jwt_issuer import JwtIssuer  # only here: start-up counts
+
     texts = _texts(table, f"issuers.{name}", tuple(f.name for f in fields(JwtIssuer)), file)
     try:
         checked_name(name, "issuer")

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from broker.model.finding import Finding, Severity
-
 if TYPE_CHECKING:
+    from broker.model.finding import Finding
     from broker.model.todo import Obstacle
 
-_COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+_COLOURS: Final = {"error": "red", "warning": "yellow", "note": "cyan"}  # of a finding, by its severity
 
 _GAP: Final = 2  # blanks between columns
 _FORMAT: Final = "broker.format"
@@ -129,7 +128,7 @@ def show_details(pairs: Mapping[str, object], colours: Mapping[str, str] = Mappi
 def show_findings(findings: Iterable[Finding], *, err: bool = True) -> None:
     """Print findings, each with its hint."""
     for finding in findings:
-        mark = styled(finding.severity.value, fg=_COLOURS[finding.severity])
+        mark = styled(finding.severity.value, fg=_COLOURS[finding.severity.value])
         click.echo(f"  {mark}: {clean(finding.message)} [{finding.code}]", err=err)
         if finding.hint:
             click.echo(f"    hint: {clean(finding.hint)}", err=err)

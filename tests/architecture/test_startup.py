@@ -69,8 +69,6 @@ def test_help_loads_click_and_no_noun(flag: str) -> None:
         "broker.cli.main",
         "broker.cli.exits",
         "broker.cli.output",
-        "broker.model",
-        "broker.model.finding",
         "broker.telemetry",
         "broker.telemetry.log",
     }
