@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,8 +58,12 @@ class Agent:
 
     def files(self) -> list[tuple[int, float]]:
         """Return inode and time of each file, fewer if some are missing."""
-        found = [self.stored / name for name in NAMES if (self.stored / name).exists()]
-        return [(one.st_ino, one.st_mtime) for one in map(Path.stat, found)]
+        found = []
+        for name in NAMES:
+            with suppress(FileNotFoundError):
+                one = (self.stored / name).stat()
+                found.append((one.st_ino, one.st_mtime))
+        return found
 
     def has_changed(self, before: list[tuple[int, float]]) -> bool:
         """Whether all files are there, and none is as before."""
