@@ -4,7 +4,7 @@ No lock is held while the service is asked. What it answered is written if the s
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -55,7 +55,7 @@ class Kept:
             hint = f"{self.another(leases[0][0].lease)} writes them again"
             raise RefusedError(f"the files in {self.root} are missing or damaged", hint=hint)
         manifest = found.manifest
-        own = next((one for one, _ in leases if one.lease.id == manifest.lease_id), None)
+        own = _named(manifest.lease_id, leases)
         if not own:
             raise RefusedError(
                 f"the files in {self.root} are of lease {manifest.lease_id}, which is not kept there",
@@ -69,7 +69,7 @@ class Kept:
         renewed, newer = service.extended(Wanted(lease.account, lease.application, ttl), own)
         with self._opened() as (directory, leases):
             found = read_back(directory)
-            kept = next((one for one, _ in leases if one.lease.id == lease.id), None)
+            kept = _named(lease.id, leases)
             if not found or not kept or found.manifest.lease_id != lease.id:
                 raise ConflictError(
                     f"the files in {self.root} were replaced or removed meanwhile", hint=self.command("show")
@@ -135,3 +135,7 @@ class Kept:
     def _nothing(self) -> NoLeaseError:
         hint = "if BROKER_ADDR is set, bundle get keeps one with the files: broker bundle get --help"
         return NoLeaseError(f"no lease is kept in {self.root}", hint=hint)
+
+
+def _named(lease_id: str, leases: Iterable[tuple[Granted, str]]) -> Granted | None:
+    return next((one for one, _ in leases if one.lease.id == lease_id), None)

@@ -1,9 +1,7 @@
 """A lease that `bundle get` kept in a directory: show, renew and revoke it through the service, as its consumer."""
 
 import os
-from datetime import timedelta
 from pathlib import Path
-from typing import Final
 
 from broker.agent.keeping import Kept
 from broker.cli.output import note, show_details, show_done, when, wrote_json
@@ -11,11 +9,9 @@ from broker.cli.start import Start
 from broker.cli.through import service
 from broker.delivery.directory import CURRENT
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError
-from broker.fetching.service import Service
+from broker.fetching.service import Service, renews_further
 from broker.model.bundle import Granted
 from broker.model.duration import parse_duration
-
-_ROUNDED: Final = timedelta(minutes=1)  # the service rounds ends down
 
 
 def kept_in(start: Start, directory: str) -> Kept:
@@ -75,7 +71,7 @@ def renew_own(start: Start, kept: Kept, ttl: str) -> None:
     show_done(done, lease=lease.id, until=lease.expires, generation=lease.generation, newer=newer)
     if newer:
         note(f"generation {newer} is current: {kept.another(lease)} gets it")
-    elif lease.expires >= min(lease.renewable_until, manifest.not_after) - _ROUNDED:
+    elif not renews_further(lease, manifest.not_after):
         note(f"it cannot be renewed further: {kept.another(lease)} gets another lease")
 
 

@@ -111,8 +111,8 @@ class Service:
             renewed, newer = self.extended(wanted, granted)
         except RefusedError:  # such as for a generation that was retired; `grant` says if nothing is issued
             return self.grant(wanted)
-        can_go_on = renewed.lease.expires < min(granted.lease.renewable_until, granted.bundle.not_after) - _ROUNDED
-        if not newer and (can_go_on or renewed.lease.expires > granted.lease.expires):
+        goes_on = renews_further(renewed.lease, granted.bundle.not_after)
+        if not newer and (goes_on or renewed.lease.expires > granted.lease.expires):
             return renewed
         fresh = self.grant(wanted)
         if fresh.lease.generation != granted.lease.generation or fresh.lease.expires > granted.lease.expires:
@@ -202,6 +202,11 @@ class Service:
 
     def _unusable(self) -> BrokerError:
         return VaultUnavailableError(f"{self._address} does not answer as a broker does", hint="check BROKER_ADDR")
+
+
+def renews_further(lease: Lease, not_after: datetime) -> bool:
+    """Return whether a renewal can give `lease`, for a certificate that ends at `not_after`, a later end."""
+    return lease.expires < min(lease.renewable_until, not_after) - _ROUNDED
 
 
 def _fault(error: Exception) -> tuple[str, str]:

@@ -130,7 +130,7 @@ def _taken(account: Account, slot: int) -> SigningRequest:
     request = next((r for r in account.requests if r.number == slot), None)
     if request and request.closed is None:
         return request
-    closed = request.closed if request and request.closed else Closed.SUPERSEDED  # no request: it was passed over
+    closed = (request and request.closed) or Closed.SUPERSEDED  # no request: it was passed over
     raise ConflictError(
         f"signing request {slot} of {account.name} was drafted by another command and {closed.value} meanwhile",
         hint="the same command again makes a new one",
