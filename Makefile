@@ -16,7 +16,9 @@ unexport PYTHONDONTWRITEBYTECODE
 in_demo := @requirements/install demo &&
 in_test := @requirements/install test &&
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -q -n 2 --dist loadscope
+# Most tests wait for servers, so there are more processes than cores; `conftest.py` has the order
+SPREAD := -q -n 4 --dist loadscope --no-loadscope-reorder
+PYTEST := $(BIN)/pytest $(SPREAD)
 # The Pythons of make test-quick-pythons: those that are found
 PYTHONS ?= $(foreach v,3.12 3.13 3.14,$(if $(shell command -v python$v),python$v))
 SHELL_SCRIPTS := deploy/image/prepare .ci/peers .ci/run .ci/wheels requirements/compile requirements/install policies/setup.sh $(wildcard examples/*/*.sh)
@@ -43,7 +45,7 @@ test-quick-pythons: ## test-quick with other Pythons (PYTHONS="python3.13 /path/
 	@for python in $(PYTHONS); do \
 	  venv=build/venv-$$(basename $$python); \
 	  echo "== $$($$python -V)" && VENV=$$venv PYTHON=$$python requirements/install test && \
-	  $$venv/bin/pytest -q -n 2 --dist loadscope -m "not slow and not deep and not chaos and not fuzz" $(ARGS) || exit; \
+	  $$venv/bin/pytest $(SPREAD) -m "not slow and not deep and not chaos and not fuzz" $(ARGS) || exit; \
 	done
 
 lint: ## style, types and shell scripts; changes nothing

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Generator
 from importlib.util import find_spec
 from typing import Final
@@ -62,6 +63,21 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that may take longest, so that no process is left alone with one at the end."""
+    seconds: Counter[str] = Counter()
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        seconds[_scope(item)] += limit.args[0] if limit else 10 if item.get_closest_marker("slow") else 0
+    items.sort(key=lambda item: -seconds[_scope(item)])
+
+
+def _scope(item: pytest.Item) -> str:
+    """Return what one process runs whole: a file or a class."""
+    return item.nodeid.rpartition("::")[0]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -24,6 +24,7 @@ from broker.telemetry import log
 from broker.vault.errors import (
     BadTokenError,
     Document,
+    GoneError,
     LackingError,
     MissingError,
     OwnDenialError,
@@ -162,10 +163,16 @@ class Connection:
         return stored.data
 
     def _read_soon(self, path: str) -> Stored:
-        """Return the document, which somebody has just stored: a standby may not have it yet."""
-        patience = self.settings.patience
+        """Return the document, which somebody has just stored: a standby may not have it yet.
+
+        One that was destroyed meanwhile does not come back: `GoneError` is raised without a wait.
+        """
+
+        def may_come(error: Exception) -> bool:
+            return isinstance(error, MissingError) and not isinstance(error, GoneError)
+
         for attempt in stamina.retry_context(
-            MissingError, attempts=None, timeout=patience, wait_initial=0.05, wait_max=0.5
+            may_come, attempts=None, timeout=self.settings.patience, wait_initial=0.05, wait_max=0.5
         ):
             with attempt:
                 return self.read(path)

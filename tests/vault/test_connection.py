@@ -16,7 +16,7 @@ from broker.errors import ConflictError, DeniedError, InputError, RefusedError
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.connection import Connection, Phase, Stored
-from broker.vault.errors import BadTokenError, InvalidError, MissingError, UnmountedError
+from broker.vault.errors import BadTokenError, GoneError, InvalidError, MissingError, UnmountedError
 from broker.vault.logins import FixedToken
 from tests.support.vault import TestVault, token_of
 
@@ -93,6 +93,17 @@ def test_adopt_takes_what_the_first_stored(vault: TestVault) -> None:
     assert vault.admin.adopt("keys/a/1", make) == {"by": "another"}
     assert vault.admin.adopt("keys/a/2", lambda: {"by": "us"}) == {"by": "us"}
     assert vault.admin.adopt("keys/a/2", lambda: {"by": "nobody"}) == {"by": "us"}
+
+
+def test_adopt_waits_for_no_destroyed_document(vault: TestVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> Mapping[str, Any]:
+        vault.admin.create("keys/a/1", {"by": "another"})
+        vault.admin.destroy_all("keys/a/1")
+        monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: pytest.fail(f"waits {seconds} s"))
+        return {"by": "us"}
+
+    with pytest.raises(GoneError):
+        vault.admin.adopt("keys/a/1", make)
 
 
 @pytest.mark.parametrize(("hours", "words"), [(3, "ahead of Vault's"), (-8, "behind Vault's")])
