@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from broker import child
 from broker.agent.store import Store
 from broker.agent.tables import BundleTable
 from broker.errors import BrokerError, InputError, RefusedError
@@ -28,7 +27,7 @@ class Hooks:
 
     def __init__(self, table: BundleTable, store: Store, clock: Clock) -> None:
         self._table, self._store, self._clock = table, store, clock
-        self._wake = threading.Event()
+        self._wake, self._changing = threading.Event(), threading.Lock()
         self._stopped = False
         self._generation, self._reason, self._number = "", "", 0
         self.failures = 0  # in a row
@@ -40,14 +39,16 @@ class Hooks:
 
     def published(self, directory: str, number: int) -> None:
         """The files of generation `number` are in `directory`."""
-        self._generation, self._number, self._reason = directory, number, ""
-        self._store.note(failed="")
+        with self._changing:
+            self._generation, self._number, self._reason = directory, number, ""
+            self._store.note(failed="")
         self._wake.set()
 
     def removed(self) -> None:
         """The files are gone: the programs that used them must hear of the next ones."""
-        self._generation = ""
-        self._store.note(hooked="")
+        with self._changing:
+            self._generation = ""
+            self._store.note(hooked="")
 
     def failed(self, reason: str) -> None:
         """Something failed for `reason`, a word of docs/agent.md."""
@@ -64,10 +65,18 @@ class Hooks:
         generation, reason, state = self._generation, self._reason, self._store.state
         if generation and state.hooked != generation:
             self._published()
-            self._store.note(hooked=generation)
+            self._note(hooked=generation)
         if reason and state.failed != reason:
             self._command(self._table.hook.on_failure, self._variables(FAILURE, reason))
-            self._store.note(failed=reason)
+            self._note(failed=reason)
+
+    def _note(self, hooked: str = "", failed: str = "") -> None:
+        """Remember a hook that has run, unless the files have gone or come back meanwhile: then it runs again."""
+        with self._changing:
+            if hooked and hooked == self._generation:
+                self._store.note(hooked=hooked)
+            if failed and failed == self._reason:
+                self._store.note(failed=failed)
 
     def stop(self) -> None:
         """End, after the hook that runs now."""
@@ -87,8 +96,8 @@ class Hooks:
             except BrokerError as error:
                 self.failures += 1
                 log.error("hook failed", bundle=self._table.name, reason=error.message, failures=self.failures)
-                if self._reason and self.failures >= _ATTEMPTS:
-                    self._store.note(failed=self._reason)
+                if self.failures >= _ATTEMPTS:
+                    self._note(failed=self._reason)
 
     def _pause(self) -> float | None:
         if not self.failures:
@@ -106,6 +115,8 @@ class Hooks:
 
     def _command(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         if command:
+            from broker import child  # loads subprocess, which most bundles do not need
+
             child.run(command, variables, self._table.hook.timeout.total_seconds(), "[bundles.hooks]")
 
     def _variables(self, event: str, reason: str = "") -> Mapping[str, str]:

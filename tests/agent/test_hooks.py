@@ -58,6 +58,16 @@ def test_a_program_is_told_what_happened(made: Callable[..., Hooks], tmp_path: P
     assert one.settled
 
 
+def test_files_that_go_meanwhile_are_heard_of(made: Callable[..., Hooks], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come back in a directory of the same name, after a hook that began before they went."""
+    one = made()
+    monkeypatch.setattr(one, "_published", one.removed)
+    one.published("gen-000007", 7)
+    one.once()
+    one.published("gen-000007", 7)
+    assert not one.settled
+
+
 def test_each_generation_and_failure_once(made: Callable[..., Hooks], tmp_path: Path) -> None:
     log = tmp_path / "log"
     say = ("sh", "-c", f"echo $BROKER_EVENT $BROKER_REASON >> {log}")
