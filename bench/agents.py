@@ -88,7 +88,7 @@ class Bench:
         (folder / "broker.toml").write_text(f"version = 1\n{bundle}")
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "BROKER_ADDR": address}
         environment["BROKER_AUTH"] = f"token-file:{self.token}"
-        return Agent([str(common.BIN / "broker"), "agent"], environment, folder, folder / "files" / "current")
+        return Agent([str(common.installed() / "broker"), "agent"], environment, folder, folder / "files" / "current")
 
     def prepare(self, values: dict[str, str]) -> None:
         """Give `bao agent` a mount with the values, and roles."""

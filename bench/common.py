@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,20 @@ def in_venv() -> None:
     if Path(sys.prefix).resolve() != (ROOT / ".venv").resolve() and (BIN / "python").exists():
         os.execv(BIN / "python", [str(BIN / "python"), *sys.argv])
     sys.path[:0] = [str(ROOT), str(ROOT / "standin")]
+
+
+@functools.cache
+def installed() -> Path:
+    """Return the directory of the commands of this tree, in an environment with the base install alone."""
+    place = ROOT / "build" / "installed"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    into = [*pip, "--python", str(place / "bin" / "python"), "install"]
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", place], check=True)
+    subprocess.run([*into, "--require-hashes", "-r", ROOT / "requirements" / "base.txt"], check=True)
+    with tempfile.TemporaryDirectory() as folder:  # pip itself would build it in an environment from the network
+        subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True)
+        subprocess.run([*into, "--no-deps", *Path(folder).iterdir()], check=True)
+    return place / "bin"
 
 
 def commit() -> str:

@@ -10,13 +10,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from partner_standin import Standin
 
 from broker.compose.graph import Wiring
+from broker.copies import replace
 from broker.embedded.home import Home
 from broker.embedded.server import Running
 from broker.embedded.up import Embedded

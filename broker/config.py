@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.errors import InputError
 from broker.model.names import NAME, checked_name, guess
 from broker.model.role import Role
@@ -43,16 +45,14 @@ LOGIN_KEYS: Final = (
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True):
     """A setting's value and its source: "flag", "$VARIABLE", a file, or "default"."""
 
     text: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """All settings, resolved. `logins` holds the login of each role; "default" serves roles without one. `issuers` are
     those whose JWTs the service accepts. `windows` and `freezes` bind the scheduler. `bundles` are the agent's,
     as they are written.
@@ -233,7 +233,7 @@ def _issuers(content: Mapping[str, Any], file: Path, mount: str) -> dict[str, Jw
 def _issuer(name: str, table: Any, file: Path, mount: str) -> JwtIssuer:
     from broker.model.jwt_issuer import JwtIssuer  # only here: start-up counts
 
-    texts = _texts(table, f"issuers.{name}", tuple(f.name for f in fields(JwtIssuer)), file)
+    texts = _texts(table, f"issuers.{name}", JwtIssuer.__struct_fields__, file)
     try:
         checked_name(name, "issuer")
         issuer = JwtIssuer(**texts)

@@ -12,9 +12,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
+
+from msgspec import Struct
 
 from broker.errors import InputError
 
@@ -28,8 +29,7 @@ class UntrustedPathError(InputError):
     """A path leads through a link or a directory that others control."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A name in an open directory. Only the last part of `path` may be a link, or nothing."""
 
     path: Path

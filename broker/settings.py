@@ -3,9 +3,10 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.model.duration import parse_duration
@@ -156,8 +157,7 @@ def _boolean(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """A setting: its name in the file, the variables that set it (the first wins), default, meaning and check."""
 
     name: str

@@ -5,7 +5,6 @@ With `--check` nothing is written: what differs is printed, and the exit code is
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import importlib.util
@@ -173,7 +172,7 @@ def settings() -> Iterator[str]:
 
 
 def _issuer_keys() -> str:
-    return _keys([field.name for field in dataclasses.fields(JwtIssuer)])
+    return _keys(list(JwtIssuer.__struct_fields__))
 
 
 def _keys(names: Iterable[str]) -> str:

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from stat import S_IMODE
+
+from msgspec import Struct
 
 from broker.delivery.directory import Holding, publishing
 from broker.delivery.formats import FileFormat
@@ -18,8 +19,7 @@ from broker.model.secret import Secret
 from broker.paths import Place, place, staged, working_name
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """A file of the bundle at another path. `owner` is user and group, -1 for ours."""
 
     file: FileFormat

@@ -5,11 +5,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from broker.agent.files import Files, removed
 from broker.agent.holding import Displaced, Held
@@ -17,6 +18,7 @@ from broker.agent.hooks import Hooks
 from broker.agent.ports import Output
 from broker.agent.store import Left, Store
 from broker.agent.tables import BundleTable, OnStale
+from broker.copies import replace
 from broker.delivery.directory import GRACE, cleared
 from broker.delivery.root import held
 from broker.errors import BrokerError, ConflictError, DeniedError, InputError, RefusedError, StorageFullError
@@ -50,8 +52,7 @@ _ENDING: Final = (Condition.DENIED, Condition.REVOKED, Condition.REFUSED, Condit
 _QUIET: Final = (Condition.STARTING, Condition.OK, Condition.UNREACHABLE)  # no hook
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How it is with a bundle, since when, and why."""
 
     condition: Condition

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from operator import or_
 from typing import Final
+
+from msgspec import Struct
 
 from broker.agent.following import Condition, Follower
 from broker.delivery.restoring import whole
@@ -16,8 +17,7 @@ _TRIES: Final = 3  # that failed in a row: the start waits no longer for this bu
 _PREFIX: Final = "credential_broker_agent_"
 
 
-@dataclass(frozen=True, slots=True)
-class BundleHealth:
+class BundleHealth(Struct, frozen=True):
     """What the files of a bundle say now."""
 
     name: str

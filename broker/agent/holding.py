@@ -4,12 +4,14 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
+
 from broker.agent.ports import Output, Place
+from broker.copies import replace
 from broker.delivery.directory import CURRENT, GRACE
 from broker.delivery.root import LeftBehindError
 from broker.errors import BrokerError, DeniedError
@@ -31,8 +33,7 @@ _CUT: Final = (0.0, 10.0)  # the same after a failure; twice as long each time, 
 _POLL: Final = (120.0, 240.0)  # seconds between two looks at the current generation, beside the waits
 
 
-@dataclass(frozen=True, slots=True)
-class Displaced:
+class Displaced(Struct, frozen=True):
     """Files of an older generation: their lease is held until `until`, when they are removed."""
 
     granted: Granted

@@ -6,11 +6,13 @@ No lock is held while the service is asked. What it answered is written if the s
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from msgspec import Struct
+
 from broker.agent.leases import LEASE, STATE, decoded, require_unclaimed, store
+from broker.copies import replace
 from broker.delivery.directory import withdraw
 from broker.delivery.formats import MANIFEST, dump
 from broker.delivery.restoring import read_back
@@ -27,8 +29,7 @@ class NoLeaseError(InputError):
     """No lease is kept in the directory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
+class Revoked(Struct, frozen=True):
     """Leases that were given back, and generations of other leases, which stay."""
 
     leases: tuple[Granted, ...]

@@ -5,10 +5,11 @@ others wrote is overwritten. Vault keeps one version, and ends it with the lease
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from broker.delivery.formats import render
 from broker.errors import InputError
@@ -63,8 +64,7 @@ class Place(Protocol):
         """End the login. A later request logs in again."""
 
 
-@dataclass(frozen=True, slots=True)
-class KvOutput:
+class KvOutput(Struct, frozen=True):
     """An `Output`. `name` is the bundle's, `holder` this agent's: the same after a restart, and no other agent's."""
 
     place: Place

@@ -33,14 +33,14 @@ class Agent:
         self._main = threading.main_thread().ident
         self.health = Health(lambda: tuple(self._followers.values()))
 
-    def run(self, signals: frozenset[int], watchdog: float = 0) -> None:
+    def run(self, signals: frozenset[int], watchdog: float = 0, listen: Callable[[], None] = lambda: None) -> None:
         """Keep all bundles current until one of `signals`, which are held back in every thread; then remove them.
 
-        Report to a watchdog twice in its seconds.
+        Report to a watchdog twice in its seconds. `listen` is called a moment after the bundles are asked for.
         """
         self._follow(self._tables())
         try:
-            self._watch(signals, watchdog / 2)
+            self._watch(signals, watchdog / 2, listen)
         finally:
             self._report(State.STOPPING)
             self._end(list(self._followers.values()))
@@ -67,10 +67,13 @@ class Agent:
 
         threading.Thread(target=watch, name="until", daemon=True).start()
 
-    def _watch(self, signals: frozenset[int], pulse: float) -> None:
-        is_ready, said = False, ""
+    def _watch(self, signals: frozenset[int], pulse: float, listen: Callable[[], None]) -> None:
+        is_listening, is_ready, said = False, False, ""
         while not self._quit.is_set():
             number = came(signals, min(pulse or _IDLE, _IDLE if is_ready else _LOOK))
+            if not is_listening:
+                is_listening = True
+                listen()
             if number == signal.SIGHUP:
                 self._report(State.RELOADING)
                 self._reload()

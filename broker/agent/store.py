@@ -7,21 +7,21 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from broker.agent.leases import LEASE, LOCK, STATE, claimed, decoded, encoded
+from broker.copies import replace
 from broker.delivery.restoring import restored
 from broker.delivery.root import Root, as_unusable, held
 from broker.model.bundle import Bundle, Granted
 from broker.model.secret import Secret
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """What was done. Nothing in it is secret."""
 
     hooked: str = ""  # the directory of the generation that the last successful hook was for
@@ -29,22 +29,18 @@ class State:
     copies: tuple[str, ...] = ()  # paths of files outside of the directory
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(Struct, frozen=True):
     """What an earlier process left: a bundle that is whole, and leases of others with their directories."""
 
     granted: Granted | None = None
     others: tuple[tuple[Granted, str], ...] = ()
 
 
-@dataclass
 class Store:
     """The directory of one bundle, as long as this process uses it: no other one can."""
 
-    root: Path
-    state: State = field(default_factory=State)
-
-    def __post_init__(self) -> None:
+    def __init__(self, root: Path) -> None:
+        self.root, self.state = root, State()
         self._open = ExitStack()
         self._directory: Root | None = None
         self._changing = threading.Lock()

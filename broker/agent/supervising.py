@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, NoReturn
+
+from msgspec import Struct
 
 from broker.agent.holding import Held
 from broker.errors import BrokerError
@@ -23,8 +24,7 @@ _PASSED: Final = frozenset(map(int, (signal.SIGCONT, signal.SIGTSTP, signal.SIGW
 _RESET: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # which Python ignores
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """A command line, and its whole environment."""
 
     arguments: Sequence[str]

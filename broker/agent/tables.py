@@ -5,7 +5,6 @@ import pwd
 import re
 import signal
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
 from grp import getgrnam
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct, field
 
 from broker.agent.files import Copy
 from broker.delivery.formats import FileFormat
@@ -39,8 +39,7 @@ class OnStale(Enum):
     REMOVE = "remove"
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(Struct, frozen=True):
     """What runs after another generation was written, and after a failure. All that is set must succeed."""
 
     signal: int = 0  # to the process of `pid_file`, if it is called `process`, or that is ""
@@ -52,8 +51,7 @@ class Hook:
     timeout: timedelta = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class BundleTable:
+class BundleTable(Struct, frozen=True):
     """One of `[[bundles]]`."""
 
     wanted: Wanted

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from datetime import timedelta
 from typing import Final
 
@@ -351,5 +350,5 @@ def _given(pairs: Sequence[str]) -> dict[str, str]:
 
 def _shown(account: Account) -> dict[str, object]:
     """Return the account as data, without what only the broker needs."""
-    names = (f.name for f in fields(account) if f.name not in _INTERNAL)
+    names = (name for name in account.__struct_fields__ if name not in _INTERNAL)
     return {"canaries" if name == "tries" else name: getattr(account, name) for name in names}

@@ -7,11 +7,11 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from msgspec import Struct
 
 from broker.cli.cert import accept_finding_option
 from broker.cli.new_account import address_of, checked_login
@@ -51,8 +51,7 @@ _STDIN: Final = "standard input"
 _WANTED: Final = ("tls.key", "tls.crt", "ca.crt", "login", "username", "password", "client_id")
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(Struct, frozen=True):
     """The options of one import, as they are typed."""
 
     files: Sequence[str]

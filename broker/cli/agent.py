@@ -1,16 +1,17 @@
 """`broker agent`: keep the files of several bundles current."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from socket import socket
 from typing import Any, Final
 
 import click
 
+from broker.agent.binding import bound_at, bound_to
 from broker.agent.following import Follower
-from broker.agent.listening import Listener, bound_at, bound_to
 from broker.agent.ports import Output
 from broker.agent.running import Agent, once
 from broker.agent.tables import BundleTable, bundle_tables
@@ -58,27 +59,33 @@ def command(start: Start, /, is_once: bool, pid: int | None) -> int:
     with held_back() as signals:  # before any thread starts
         if pid:
             agent.quit_after(pid)
-        with _listening(start.config["agent.listen"], start.config["agent.socket"], agent):
-            agent.run(signals, _watchdog())
+        with _listening(start.config["agent.listen"], start.config["agent.socket"], agent) as listen:
+            agent.run(signals, _watchdog(), listen)
     return 0
 
 
 @contextmanager
-def _listening(address: str, path: str, agent: Agent) -> Iterator[None]:
-    """Answer for health at the address and the socket, if they are set."""
+def _listening(address: str, path: str, agent: Agent) -> Iterator[Callable[[], None]]:
+    """Bind the address and the socket, if they are set; yield what answers there for health."""
     with ExitStack() as bound:
+        sockets: list[tuple[socket, Callable[[], None] | None]] = []
         if address:
-            listener = Listener(bound_to(address), agent.health)
-            bound.callback(listener.server_close)
-            bound.callback(listener.shutdown)
-            listener.start()
+            sockets.append((bound.enter_context(bound_to(address)), None))
         if path:
-            listener = Listener(bound_at(Path(path)), agent.health, agent.quit)
+            sockets.append((bound.enter_context(bound_at(Path(path))), agent.quit))
             bound.callback(Path(path).unlink, missing_ok=True)
-            bound.callback(listener.server_close)
-            bound.callback(listener.shutdown)
-            listener.start()
-        yield
+
+        def listen() -> None:
+            from broker.agent.listening import (
+                Listener,  # loads a server of HTTP, which the first files need not wait for
+            )
+
+            for one, leave in sockets:
+                listener = Listener(one, agent.health, leave)
+                bound.callback(listener.shutdown)
+                listener.start()
+
+        yield listen
 
 
 def _service(start: Start) -> Service:

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import click
+from msgspec import Struct
 
 from broker.cli.options import application_argument
 from broker.cli.output import note
@@ -19,8 +19,7 @@ from broker.model.lease import Caller
 from broker.model.names import AccountName
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A bundle of ACCOUNT/APPLICATION, for the consumer whose token is in a file, or the one that BROKER_AUTH names."""
 
     application: tuple[AccountName, str]

@@ -1,10 +1,10 @@
 """`broker csr`: signing requests."""
 
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 from broker.cli.csr_submit import submit
 from broker.cli.exits import REFUSED

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
+from msgspec import Struct
 
 from broker.addresses import sendable
 from broker.cli.options import (
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from broker.compose.graph import Broker
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     """What is submitted, and how."""
 
     broker: Broker

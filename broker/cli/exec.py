@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, replaced_by, supervised
 from broker.cli.asked import Asked, asked_options, ttl_option
 from broker.cli.start import Start
+from broker.copies import replace
 from broker.delivery.directory import CURRENT, cleared
 from broker.delivery.formats import DEFAULT, FileFormat, render
 from broker.delivery.root import LeftBehindError, default_root, held

@@ -8,9 +8,10 @@ protected. Nothing here fails a command: `harden` returns what the kernel grante
 import ctypes
 import os
 import resource
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # asm-generic/mman.h
@@ -18,8 +19,7 @@ _CAP_IPC_LOCK: Final = 14  # linux/capability.h
 _EVERY_ID: Final = ["0", "0", str(2**32 - 1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Hardening:
+class Hardening(Struct, frozen=True):
     """Protections that the kernel granted."""
 
     no_core: bool  # no core file, of this process or its children

@@ -7,7 +7,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
@@ -221,8 +220,9 @@ def _plain(value: object) -> Any:
         return sorted(value)
     if isinstance(value, Enum):
         return value.value
-    if is_dataclass(value) and not isinstance(value, type):
-        named = {field.name: getattr(value, field.name) for field in fields(value)}
+    names = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", None)
+    if names and not isinstance(value, type):
+        named = {name: getattr(value, name) for name in names}
         return {name: inner for name, inner in named.items() if not isinstance(inner, type)}  # no class is data
     if isinstance(value, Mapping):
         return dict(value)

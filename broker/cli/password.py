@@ -1,9 +1,9 @@
 """`broker password`: the partner's password."""
 
 import sys
-from dataclasses import asdict
 
 import click
+from msgspec.structs import asdict
 
 from broker.cli.noun import Noun
 from broker.cli.options import account_argument, read_secret, the_reason

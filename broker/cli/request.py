@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
 from typing import Any, Final
@@ -15,6 +14,7 @@ from broker.cli.options import confirm, read_input, yes_option
 from broker.cli.output import clean, note, show_details, show_json, show_table, step, take_format, wants, wants_json
 from broker.cli.start import Start
 from broker.compose.calling import Answer, Call, lent
+from broker.copies import replace
 from broker.errors import BrokerError, InputError
 from broker.model.authentication import Request
 from broker.model.duration import parse_duration

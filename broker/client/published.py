@@ -3,10 +3,11 @@
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from broker.delivery.directory import CURRENT
 from broker.delivery.formats import MANIFEST, FileFormat, digest, parse
@@ -31,8 +32,7 @@ class NothingPublishedError(InputError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """One generation: its manifest, and its credentials ready for calls."""
 
     path: Path  # the generation's own directory

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from msgspec import Struct
+
 from broker.client.paging import Pages
 from broker.compose.proxies import proxy_for
 from broker.config import Config
+from broker.copies import replace
 from broker.errors import BrokerError
 from broker.model.authentication import Request
 from broker.model.bundle import Bundle, Source, Wanted
@@ -24,8 +26,7 @@ from broker.upstream.credentials import Credentials
 from broker.upstream.exchange import Reply
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """The request that is wanted; `timeout` is for each exchange, and `everything` follows the pages of a list."""
 
     method: str
@@ -64,8 +65,7 @@ class Answer:
         self._calls.require_success(self._reply)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Calls the partner with a bundle."""
 
     bundle: Bundle

@@ -6,7 +6,6 @@ meet ports, so the type checker proves here that they fit. Every use-case runs a
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache, cached_property, partial
 from typing import Final
@@ -27,6 +26,7 @@ from broker.compose.status import AccountStatus, status
 from broker.compose.submitting import Submitting
 from broker.compose.vaults import Vaults
 from broker.config import Config
+from broker.copies import replace
 from broker.errors import BrokerError, RefusedError
 from broker.evidence.audit import Record, collect
 from broker.evidence.holders import Holder, Period

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.clock import Stamp
@@ -21,8 +22,7 @@ if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Struct, frozen=True):
     """A finished import. `generation` is the one with the certificate, if there is one."""
 
     account: Account

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from broker import child
 from broker.compose.mail import PASSED
@@ -45,8 +46,7 @@ _HOOKS: Final = {
 _TEST_AGAIN: Final = timedelta(days=90)
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientStatus:
+class RecipientStatus(Struct, frozen=True):
     """A recipient of notices, and the accounts whose notices it gets."""
 
     recipient: str

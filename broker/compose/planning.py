@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.model.account import Account
@@ -32,8 +33,7 @@ _LONG_WAIT: Final = Renewal().safety  # a longer time without a window is warned
 _AHEAD: Final = timedelta(days=2 * 366)
 
 
-@dataclass(frozen=True, slots=True)
-class PlanReport:
+class PlanReport(Struct, frozen=True):
     """What comes next for an account, and why. `automatic`: the scheduler takes the step by itself."""
 
     account: AccountName
@@ -106,8 +106,7 @@ class Planning:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """Whether the renewal of an account must start. `due` is None if it has no certificate."""
 
     account: AccountName

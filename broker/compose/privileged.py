@@ -1,12 +1,12 @@
 """The canary, which is given the secrets of a set, and the check that comes before it and before a bundle."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Final
 
 from broker.compose.proxies import proxy_for
 from broker.compose.roles import Roles
+from broker.copies import replace
 from broker.evidence.tamper import require_first_entry
 from broker.issuing.grant import SetSecrets
 from broker.model.account import Account

@@ -1,13 +1,13 @@
 """Connections to Vault: one for each role, each with a login of its own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from broker.compose.ways import TOKENS, Ways
 from broker.config import Config
+from broker.copies import replace
 from broker.errors import InputError, VaultUnavailableError
 from broker.model.duration import parse_duration
 from broker.model.role import Role

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from broker.compose.issuing import Issuing
 from broker.compose.watching import metrics
@@ -25,8 +26,7 @@ from broker.systemd import State
 _WATCHERS: Final = 64  # connections
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(Struct, frozen=True):
     """Where the service listens, as a person writes it."""
 
     address: str

@@ -1,7 +1,8 @@
 """The status of an account: its generations, when renewal is due, and who must act next."""
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.life_cycle import Phase, State, Who
@@ -11,8 +12,7 @@ from broker.model.stage import Stage
 from broker.model.todo import Obstacle, obstacles
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationStatus:
+class GenerationStatus(Struct, frozen=True):
     """A generation in short."""
 
     number: int
@@ -20,8 +20,7 @@ class GenerationStatus:
     rolled_back: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AccountStatus:
+class AccountStatus(Struct, frozen=True):
     """An account in short. `due` is when renewal must start, None while no generation is current."""
 
     account: AccountName

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from broker.copies import replace
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.channel import Channel

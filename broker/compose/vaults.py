@@ -3,11 +3,13 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
 
 from broker.compose.roles import Roles
 from broker.compose.ways import signing_paths
+from broker.copies import replace
 from broker.embedded import server
 from broker.embedded.config import Options
 from broker.embedded.up import Embedded, administered, up
@@ -41,8 +43,7 @@ from broker.vault.setup import Item, Wish, apply, as_shell, changes, lacking_rig
 Write = Callable[[Path, bytes], None]  # a file that only its owner can read
 
 
-@dataclass(frozen=True, slots=True)
-class VaultStatus:
+class VaultStatus(Struct, frozen=True):
     """Whether a vault answers and serves the broker, None if unknown; `code`, `message` and `hint` say why not."""
 
     embedded: str | None
@@ -55,8 +56,7 @@ class VaultStatus:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SetUp:
+class SetUp(Struct, frozen=True):
     """A planned or finished set-up, and its effects on others. `logins` are the roles that got a new login.
 
     `lacks` is the error for rights that the plan needs and the administrator lacks.

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from broker.config import Config
 from broker.embedded.home import Home
@@ -15,8 +16,7 @@ from broker.model.role import Role
 TOKENS: Final = ("BAO_TOKEN", "VAULT_TOKEN")  # the first that is set wins
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """How a role logs in, and the source of that: a file, $VAULT_TOKEN, or the embedded vault."""
 
     method: str

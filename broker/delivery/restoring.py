@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from broker.delivery.directory import CURRENT
 from broker.delivery.formats import MANIFEST, FileFormat, digest, parse
@@ -27,8 +28,7 @@ def whole(root: Path) -> Manifest | None:
     return manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """The current generation of a directory: its path, its manifest, and the content of each file."""
 
     path: Path

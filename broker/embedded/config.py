@@ -1,17 +1,17 @@
 """Configuration of the embedded server, which initialises itself."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from broker.embedded.home import SETUP_ROLE, Home
 
 _EVERYTHING: Final = 'path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "sudo"] }'
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """Options of a server that is started: by default it has one unix socket, no audit log, and runs until stopped.
 
     `listener` is HCL of one more listener. A `tied` server runs at most as long as the process that started it.

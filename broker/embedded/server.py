@@ -14,9 +14,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
+
+from msgspec import Struct
 
 from broker.embedded.config import DEFAULTS, Options, rendered
 from broker.embedded.home import Home, write_private
@@ -46,8 +47,7 @@ fi
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """A server that answers. `lifeline` is the open end of a tied server's pipe, else -1."""
 
     home: Home

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from broker.embedded.config import DEFAULTS, Options
 from broker.embedded.home import SETUP_ROLE, write_private
@@ -17,8 +18,7 @@ from broker.vault.settings import DEFAULT_MOUNT, VaultSettings
 from broker.vault.setup import Wish, apply, plan
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(Struct, frozen=True):
     """A running embedded vault and how to reach it."""
 
     running: Running

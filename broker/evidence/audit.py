@@ -1,9 +1,11 @@
 """Verify evidence: every chain by itself, against signed statements, and against the account's document."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.evidence import statements as signing
 from broker.evidence.statements import COMPARE, ChainRecord, Chains, Statement, Statements, StoredStatement
@@ -19,8 +21,7 @@ ReadAccount = Callable[[AccountName], Account]  # raises UnknownNameError
 _SHOWN: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """Evidence as it was read from Vault or from an exported file, not yet verified."""
 
     chains: Mapping[str, ChainRecord]
@@ -29,8 +30,7 @@ class Record:
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ChainReport:
+class ChainReport(Struct, frozen=True):
     """The verdict on one chain. `signed` is the last entry that a statement covers, 0 if none does."""
 
     chain: str
@@ -44,8 +44,7 @@ class ChainReport:
         return not has_errors(self.findings)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """The verdict on a record: its chains, and the statements that sign them."""
 
     chains: tuple[ChainReport, ...]

@@ -5,12 +5,14 @@ Entries are read one after the other in the order of time, and only leases that 
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import Struct
 
+from broker.copies import replace
 from broker.model.chain import Entry, Fact
 from broker.model.history import Event
 from broker.model.lease import LONGEST, RENEWABLE, SKEW
@@ -23,8 +25,7 @@ EXPIRED: Final = "expired"
 _ISSUED: Final = ("bundle-issued", "lease-renewed")
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """A consumer that held a generation under a lease, from `since` to `until`."""
 
     consumer: str
@@ -42,8 +43,7 @@ class Holder:
         return replace(self, end=HELD) if self.end == EXPIRED and self.until > now else self
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(Struct, frozen=True):
     """The time that is asked about."""
 
     start: datetime

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Final, Protocol
@@ -20,6 +19,7 @@ import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from msgspec import Struct
 
 from broker.errors import ConflictError, InputError
 from broker.model.chain import GENESIS, Entry, Head, verify
@@ -34,8 +34,7 @@ _ALGORITHM: Final = "EdDSA"
 _TYPE: Final = "credential-broker-heads"  # so that no other text signed with this key is taken for a statement
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """The heads of chains at one moment. `number` counts statements from 1 without a gap."""
 
     number: int
@@ -55,8 +54,7 @@ class Statement:
         return f"statement {self.number} of {self.at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredStatement:
+class StoredStatement(Struct, frozen=True):
     """A statement as it is stored: the number of its place, and its signed text, or why that cannot be read."""
 
     number: int
@@ -69,8 +67,7 @@ class StoredStatement:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class ChainRecord:
+class ChainRecord(Struct, frozen=True):
     """One chain as it is stored, and what could not be read; `head` is the account document's, None without one."""
 
     entries: tuple[Entry, ...]
@@ -137,8 +134,7 @@ class AnchorKey:
         return StoredStatement(statement.number, jwt.PyJWS().encode(statement.content, self._key, _ALGORITHM, headers))
 
 
-@dataclass(frozen=True, slots=True)
-class Anchored:
+class Anchored(Struct, frozen=True):
     """The result of signing: numbers of new statements, of the newest, and why a chain was not signed."""
 
     made: tuple[int, ...]

@@ -6,9 +6,9 @@ chain; `require_first_entry` prevents the worst ones, from the first entry, befo
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
+from broker.copies import replace
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.account import Account
 from broker.model.chain import GENESIS, Entry

@@ -7,7 +7,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 
+from broker.copies import replace
 from broker.errors import (
     BrokerError,
     ConflictError,
@@ -51,8 +52,7 @@ _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(Struct, frozen=True):
     """An application that a consumer may use: `state` is ready, suspended, expired, or pending without a generation."""
 
     account: str

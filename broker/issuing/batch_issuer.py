@@ -16,11 +16,13 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, Generic, TypeVar
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.errors import BrokerError, BusyError, ConflictError, VaultUnavailableError
 from broker.issuing.admission import Admission
 from broker.issuing.announced import Announced
@@ -60,8 +62,7 @@ Contents = TypeVar("Contents")
 Judge = Callable[[Caller, AccountName, str, BundleKind], Consumer]  # raises DeniedError
 
 
-@dataclass(frozen=True, slots=True)
-class Ports(Generic[Contents]):
+class Ports(Struct, Generic[Contents], frozen=True):
     """`contents`, and what blocks and is called in threads.
 
     `contents` makes what all bundles of one generation and application have in common. It is called for the first
@@ -81,8 +82,7 @@ class Ports(Generic[Contents]):
     announced: Announced  # shared with what records
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Bounds of what callers can make the issuer do."""
 
     threads: int = 16  # requests that are with Vault
@@ -91,8 +91,7 @@ class Limits:
     strangers: int = 4  # of those with Vault, at most so many are about callers without a known right
 
 
-@dataclass(frozen=True, slots=True)
-class Issued(Generic[Contents]):
+class Issued(Struct, Generic[Contents], frozen=True):
     """A bundle: its contents, and the lease that renews it."""
 
     contents: Contents
@@ -101,8 +100,7 @@ class Issued(Generic[Contents]):
     lease_text: Secret[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot(Generic[Contents]):
+class Snapshot(Struct, Generic[Contents], frozen=True):
     """An account, and the secrets of its current generation, as they were at `at`."""
 
     account: Account

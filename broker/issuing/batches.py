@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from broker.errors import BrokerError
 from broker.evidence.journal import Journal
@@ -36,8 +36,7 @@ _RECORDS: Final = 20_000  # in memory
 _WRITERS: Final = 16  # threads for the records of a batch
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Struct, frozen=True):
     """A lease to record: granted, or renewed in place of `renewed`."""
 
     consumer: Consumer
@@ -59,14 +58,12 @@ class Recording:
         return alone and record.covers(self.lease)
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(Struct, frozen=True):
     recording: Recording
     done: asyncio.Future[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(Struct, frozen=True):
     stored: StoredRecord
     at: float
 

@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from broker.errors import DeniedError
 from broker.model.bounded import Bounded
@@ -15,8 +16,7 @@ _KEPT: Final = 20_000  # values at most, and as many denials
 _BEHIND: Final = 3 / 4  # of the limit
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(Struct, frozen=True):
     """The words of a denial. The error itself is not kept: its traceback holds all that was in a request."""
 
     message: str
@@ -30,8 +30,7 @@ class Denial:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[Value]):
+class Loaded(Struct, Generic[Value], frozen=True):
     """A value, or the denial in its place, and the uptime at which its reading began."""
 
     value: Value | Denial

@@ -4,12 +4,13 @@ import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
+from broker.copies import replace
 from broker.errors import BrokerError, ConflictError, RefusedError
 from broker.evidence.journal import Journal
 from broker.issuing.leases import LeaseSigner, ended_by
@@ -27,8 +28,7 @@ from broker.model.waiting import Ended, Event
 from broker.partners.profile import Profile
 
 
-@dataclass(frozen=True, slots=True)
-class SetSecrets:
+class SetSecrets(Struct, frozen=True):
     """The secrets of one generation."""
 
     key: Secret[bytes]  # PKCS#8 PEM
@@ -47,8 +47,7 @@ ReadSecrets = Callable[[AccountName, Parts], SetSecrets]  # raises RefusedError 
 Authorize = Callable[[Account, str, BundleKind], Consumer]  # (account, application, kind); raises DeniedError
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(Struct, frozen=True):
     """A lease with a later end. `newer` is the current generation if the lease holds an older one."""
 
     lease: Lease
@@ -56,8 +55,7 @@ class Renewed:
     newer: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Issuer:
+class Issuer(Struct, frozen=True):
     """The use-case, as a set of ports."""
 
     accounts: ReadAccount

@@ -1,13 +1,13 @@
 """Sign leases, and read them: any broker that has the keys reads the leases of another (JWT, RFC 7519; HS256)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
 import jwt
 import msgspec
 from jwt.algorithms import HMACAlgorithm
+from msgspec import Struct
 
 from broker.errors import DeniedError
 from broker.model.account import Account
@@ -44,8 +44,7 @@ def ended() -> DeniedError:
     return DeniedError("the lease is not valid, or has ended", hint="get a new bundle")
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseSigner:
+class LeaseSigner(Struct, frozen=True):
     """The shared signing keys by `kid`, and the one that signs. Each has at least 32 octets (RFC 7518, 3.2)."""
 
     newest: str

@@ -1,11 +1,12 @@
 """The applications that a caller has a right to, with the state of their bundles, and nothing else of an account."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from functools import partial
 from typing import Final, Protocol, TypeVar
+
+from msgspec import Struct
 
 from broker.errors import DeniedError
 from broker.issuing.batch_issuer import JUDGED
@@ -27,8 +28,7 @@ class State(Enum):
     PENDING = "pending"  # there is no generation yet
 
 
-@dataclass(frozen=True, slots=True)
-class Usable:
+class Usable(Struct, frozen=True):
     """An application, with its account's current generation."""
 
     account: AccountName

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, Self, TypeVar
 
+from msgspec import Struct
+
 from broker.errors import BrokerError, BusyError, DeniedError, RateError, UnknownNameError
 from broker.issuing.leases import ended, ended_by
 from broker.model.account import Account
@@ -36,8 +38,7 @@ _READERS: Final = 4  # threads
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A wait for another generation than `generation`, and for the end of `lease_text` if it is given."""
 
     account: AccountName
@@ -77,8 +78,7 @@ class Judges(Protocol):
         """Read the account again when it is next asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Documents:
+class Documents(Struct, frozen=True):
     """Reads of Vault, called in threads."""
 
     changes: Callable[[], RecentChanges]
@@ -86,8 +86,7 @@ class Documents:
     record: Callable[[str], ConsumerRecord | None]  # by entity
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """The most waits of a replica, and of one consumer."""
 
     all: int = 8_000

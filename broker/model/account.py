@@ -8,11 +8,13 @@ delays them but loses none. Keys and secrets are stored beside it, numbered and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Self, TypeVar
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.errors import InputError, RefusedError, UnknownNameError
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
@@ -43,16 +45,14 @@ from broker.model.subject import Subject
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Contacts:
+class Contacts(Struct, frozen=True):
     """Mail addresses: of the partner, for the CSR, and of our team, to notify."""
 
     partner: tuple[str, ...] = ()
     team: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """An account. Raise `ValueError` if its parts contradict one another, so that no reader checks again."""
 
     name: AccountName

@@ -1,9 +1,9 @@
 """The plan of an account for which something arrived: a person looks at that first."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.life_cycle import Phase, Who
 from broker.model.plan import AccountPlan, Action, Step

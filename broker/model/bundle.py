@@ -1,9 +1,10 @@
 """The set that a consumer gets, and the manifest published with its files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from broker.model.authentication import Authentication, Values
 from broker.model.lease import BundleKind, Consumer, Lease
@@ -12,8 +13,7 @@ from broker.model.secret import Secret
 from broker.model.waiting import Ended
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(Struct, frozen=True):
     """One generation of one account, for one application, until a lease ends."""
 
     account: AccountName
@@ -37,8 +37,7 @@ class Bundle:
         return Values(self.login, self.client_id, self.secrets)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A consumer's request for a bundle."""
 
     account: AccountName
@@ -49,8 +48,7 @@ class Wanted:
     idempotency_key: str = ""  # requests of one consumer with the same key share a lease
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(Struct, frozen=True):
     """A bundle, and the lease that renews it."""
 
     bundle: Bundle
@@ -82,8 +80,7 @@ class Source(Protocol):
         """Return when something happens to what was granted, or now and then."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """The public part of a published bundle. It is written last: if it is there, all files are.
 
     `files` maps each file to its SHA-256 in lower-case hex; or to "" if the file holds a password and nothing that is

@@ -7,10 +7,12 @@ an issuing process has its own chain of the same kind of entries.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Final
 
+from msgspec import Struct, structs
+
+from broker.copies import replace
 from broker.errors import InputError
 from broker.model.clock import Stamp
 from broker.model.finding import Finding
@@ -26,8 +28,7 @@ _LONGEST: Final[Mapping[str, int]] = {
 Fact = str | int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One event. `number` counts a chain's entries from 1 without a gap; `facts` hold no secret."""
 
     chain: str  # "accounts/mzp-1", "issued/<process>"
@@ -42,13 +43,12 @@ class Entry:
     @property
     def expected_hash(self) -> str:
         """SHA-256 over all the other fields as canonical JSON (sorted keys, no blanks, ASCII), lower-case hex."""
-        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "hash"}
-        content |= {"at": self.at.isoformat(), "facts": dict(self.facts)}
+        content = structs.asdict(self) | {"at": self.at.isoformat(), "facts": dict(self.facts)}
+        del content["hash"]
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The last entry of a chain, by number and hash."""
 
     number: int = 0

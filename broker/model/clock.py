@@ -1,8 +1,9 @@
 """The clock. All code that needs the time takes a `Clock`, so that a test can move it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 Clock = Callable[[], datetime]  # always in UTC
 
@@ -12,8 +13,7 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(Struct, frozen=True):
     """The time (UTC) and the actor of a change, as its evidence shows them."""
 
     at: datetime

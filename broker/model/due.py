@@ -1,10 +1,11 @@
 """The date on which the renewal of a certificate must start, with every term of it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.duration import counted, duration_text, part_of
@@ -15,8 +16,7 @@ SHORTEST_LEAD_TIME: Final = timedelta(days=1)  # one answer within minutes is an
 LEARN_FROM: Final = 5  # answered submissions; older ones say little
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(Struct, frozen=True):
     """Renewal times. The first two are the broker's margins; the others the partner's, None while unknown."""
 
     safety: timedelta = timedelta(days=14)  # before not_after
@@ -26,8 +26,7 @@ class Renewal:
     lead_time: timedelta | None = None  # from sending the CSR to having the reply
 
 
-@dataclass(frozen=True, slots=True)
-class LeadTime:
+class LeadTime(Struct, frozen=True):
     """How long the partner takes to answer, and where that is from. `waits` are the answered requests."""
 
     time: timedelta
@@ -78,8 +77,7 @@ class Rule(Enum):
     SNOOZE = "snooze"  # a person put it off
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """One term of a due date: when renewal would start by it, None if it only adds to another, and why."""
 
     name: str
@@ -88,8 +86,7 @@ class Term:
     decides: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DueDate:
+class DueDate(Struct, frozen=True):
     """When renewal must start, and the terms that it follows from."""
 
     at: datetime

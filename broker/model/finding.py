@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from broker.errors import RefusedError
 
@@ -17,8 +18,7 @@ class Severity(Enum):
     NOTE = "note"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One fact about a CSR, a certificate, a configuration or a running system.
 
     `code` is dotted, lower-case and never changes its meaning (`subject.ou.wrong`); `message` names field and value

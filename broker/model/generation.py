@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import NewType
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.model.authentication import PASSWORD
 from broker.model.certificate import CaSetRef, CertificateRef, Spki
 from broker.model.stage import Stage
@@ -26,8 +28,7 @@ def key_ref(slot: int) -> KeyRef:
     return KeyRef(f"kv:{slot}")
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(Struct, frozen=True):
     """An application registered at the partner. `client_id` is empty until the partner has sent it."""
 
     name: str
@@ -49,8 +50,7 @@ class Closed(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True):
     """A record that a CSR was sent. The lead time counts from the first."""
 
     at: datetime
@@ -60,8 +60,7 @@ class Submission:
     message_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SigningRequest:
+class SigningRequest(Struct, frozen=True):
     """A CSR. Its text is dropped when the request is closed; the SPKI stays, to name the request of a late reply."""
 
     number: int
@@ -85,8 +84,7 @@ class SigningRequest:
         return f"{state}, imported" if self.imported else state
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """References to the parts of a set; in a candidate to those that it changes, with the others empty.
 
     Key, certificate and issuing CA are one part, "certificate": they change together. So is each named secret, the
@@ -96,10 +94,10 @@ class Parts:
     """
 
     key: KeyRef = KeyRef("")  # a str
-    certificate: CertificateRef = CertificateRef("")  # noqa: RUF009  # a str
-    issuing: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs the certificate chains to
+    certificate: CertificateRef = CertificateRef("")  # a str
+    issuing: CaSetRef = CaSetRef("")  # the CAs the certificate chains to
     secrets: Mapping[str, int] = field(default_factory=dict)  # the number of each, by name
-    trust: CaSetRef = CaSetRef("")  # noqa: RUF009  # the CAs we verify the partner's server by
+    trust: CaSetRef = CaSetRef("")  # the CAs we verify the partner's server by
     client_ids: Mapping[str, str] = field(default_factory=dict)  # by application
 
     @property
@@ -143,8 +141,7 @@ class Parts:
         return replace(self, client_ids={n: i for n, i in self.client_ids.items() if n != application})
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(Struct, frozen=True):
     """A set. A candidate has the parts that it changes, laid over the current set for its try; from the promotion on it
     is complete, and only its stage moves.
     """
@@ -156,8 +153,7 @@ class Generation:
     order: int  # of its last move, counted over all generations of the account
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
+class Try(Struct, frozen=True):
     """A canary, stored before it is sent; `verdict` is empty until the answer is stored."""
 
     number: int
@@ -168,8 +164,7 @@ class Try:
     verdict: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(Struct, frozen=True):
     """A person suspended or removed the account, and said why."""
 
     at: datetime
@@ -191,8 +186,7 @@ class PromotionMode(Enum):
     AUTO = "auto"  # the scheduler, once the partner accepts it
 
 
-@dataclass(frozen=True, slots=True)
-class Snooze:
+class Snooze(Struct, frozen=True):
     """A person put the renewal off until a time, at most the end of the certificate, and said why."""
 
     at: datetime
@@ -200,8 +194,7 @@ class Snooze:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Breaker:
+class Breaker(Struct, frozen=True):
     """The partner rejected the login. No machine tries again, since partners lock accounts."""
 
     at: datetime

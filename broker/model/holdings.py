@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.model.lease import ID_LENGTH, LONGEST, SKEW, Lease
 from broker.model.names import AccountName
 
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(Struct, frozen=True):
     """A generation that a consumer holds. `until` is None for a holding by hand, which no lease ends.
 
     Processes may share one entity, each with its lease: such a holding is `shared`, and only time ends it.
@@ -33,8 +34,7 @@ class Holding:
 Place = tuple[str, str, str, int]  # account, application, kind, generation
 
 
-@dataclass(frozen=True, slots=True)
-class Revocation:
+class Revocation(Struct, frozen=True):
     """The end of one lease, or with "" of all leases of a place, as far as they were granted in an earlier epoch.
 
     Each revocation starts an epoch of its consumer's record, so no clock decides which leases it ends. It is kept until
@@ -52,8 +52,7 @@ class Revocation:
         return named and lease.epoch < self.epoch
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerRecord:
+class ConsumerRecord(Struct, frozen=True):
     """A Vault entity, or a person entered by hand, with a holding for each application, kind and generation."""
 
     entity: str
@@ -126,8 +125,7 @@ class ConsumerRecord:
         return any(r.ends(lease) for r in self.revocations)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
+class StoredRecord(Struct, frozen=True):
     """A record, and the version of its document."""
 
     record: ConsumerRecord
@@ -137,8 +135,7 @@ class StoredRecord:
 Held = tuple[ConsumerRecord, Holding]
 
 
-@dataclass(frozen=True, slots=True)
-class Which:
+class Which(Struct, frozen=True):
     """Names holdings: those that fit everything that is given."""
 
     lease: str = ""  # an id, or how it begins

@@ -1,13 +1,13 @@
 """Issuers of the JWTs that callers of the service show: Kubernetes, a CI system, SPIRE, Vault's own identity tokens."""
 
 import hashlib
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from broker.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
-class JwtIssuer:
+class JwtIssuer(Struct, frozen=True):
     """An issuer that the service accepts: its exact `iss`, the audience that JWTs must name, its JWT mount in Vault.
 
     `jwks_url`, `discovery_url` or `keys_file` says how Vault verifies, and set-up makes the mount. With none of them

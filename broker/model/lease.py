@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
+
+from msgspec import Struct
 
 from broker.errors import RefusedError
 from broker.model.names import AccountName
@@ -25,8 +26,7 @@ class BundleKind(Enum):
     GATEWAY = "gateway"
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """The term for which a consumer holds a generation. `issuing.leases` makes signed text of it."""
 
     id: str
@@ -57,8 +57,7 @@ def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
     return min(now + min(asked, LONGEST), not_after)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """The identity that a request shows, and where it comes from (None: a unix socket)."""
 
     credential: Secret[str]
@@ -72,8 +71,7 @@ class Caller:
         return Secret(f"{self.is_jwt}|{peer}|{self.credential.reveal()}").digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Consumer:
+class Consumer(Struct, frozen=True):
     """The consumer that asks: an entity that Vault has authenticated."""
 
     entity: str

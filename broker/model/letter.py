@@ -1,10 +1,11 @@
 """Letters: what one recipient is sent at one time, by mail or by the webhook."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 from typing import Final
+
+from msgspec import Struct
 
 from broker.model.names import AccountName
 from broker.model.notice import Notice
@@ -22,8 +23,7 @@ class LetterKind(Enum):
     TEST = "test"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """A notice, and the account that it is about."""
 
     account: AccountName
@@ -35,8 +35,7 @@ class Item:
         return f"{self.account}.{self.notice.event}"
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(Struct, frozen=True):
     """A letter. Repeated, it has the same id, which is also its Message-ID."""
 
     kind: LetterKind

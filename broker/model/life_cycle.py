@@ -1,9 +1,10 @@
 """The phases of an account's rotation: one table for code, `rotation status` and docs/reference/life-cycle.md."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 
 class Who(Enum):
@@ -58,8 +59,7 @@ class Phase(Enum):
         return PHASES[self].state
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A phase: meaning, who acts next, the command, and the state of the account. `command` takes its name.
 
     `automatic` says if the scheduler does it: "renewal" and "promotion" if the account's setting of that name is auto.

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from msgspec import Struct
+
 _DAY: Final = timedelta(days=1)
 _SECONDS: Final = 86400  # of a day
 
 
-@dataclass(frozen=True, slots=True)
-class Freeze:
+class Freeze(Struct, frozen=True):
     """A time in which the scheduler promotes and retires nothing: from `start` until before `end`."""
 
     name: str
@@ -19,8 +20,7 @@ class Freeze:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """A time at which the scheduler may act. `window` is empty if none is configured."""
 
     at: datetime
@@ -61,8 +61,7 @@ class Window:
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class Maintenance:
+class Maintenance(Struct, frozen=True):
     """All windows and freezes. Without a window, any time outside of the freezes is good."""
 
     windows: tuple[Window, ...] = ()

@@ -6,9 +6,12 @@ number that nobody can guess, so that a killed process repeats it under the same
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
+
+from broker.copies import replace
 
 DAYS: Final = (60, 30, 14, 7, 3, 1)  # before the end
 AFTER: Final = (1, 3)  # days after it; then every week
@@ -19,16 +22,14 @@ _DAY: Final = timedelta(days=1)
 _LATELY: Final = 3  # rungs of which the lifetime has so many
 
 
-@dataclass(frozen=True, slots=True)
-class Reminder:
+class Reminder(Struct, frozen=True):
     """The words for those at the partner, in their language."""
 
     subject: str
     body: str
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """An event that is announced. `waiting` are those who were not sent it yet; nothing in it is secret.
 
     An alert is sent alone and immediately; everything else waits for the recipient's daily digest.
@@ -62,8 +63,7 @@ class Notice:
         return replace(self, waiting=tuple(name for name in self.waiting if name != recipient))
 
 
-@dataclass(frozen=True, slots=True)
-class PendingHook:
+class PendingHook(Struct, frozen=True):
     """A hook that must still run. `id` is the same however often it is run."""
 
     event: str

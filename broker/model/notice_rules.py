@@ -1,10 +1,12 @@
 """Rules of notices: the event that an account is in, whether a person must act on it, and who is notified."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.model import proposal
 from broker.model.account import Account
 from broker.model.life_cycle import Phase, Who
@@ -24,8 +26,7 @@ _UNDER_WAY: Final = frozenset({Phase.RETIRING, Phase.PASSWORD})  # ours, and in 
 _MOST: Final = 12  # names of consumers in a notice
 
 
-@dataclass(frozen=True, slots=True)
-class Happening:
+class Happening(Struct, frozen=True):
     """An event, and what to do about it."""
 
     event: str
@@ -34,8 +35,7 @@ class Happening:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Channels:
+class Channels(Struct, frozen=True):
     """The channels that are configured."""
 
     mail: bool

@@ -1,11 +1,11 @@
 """Mails that the broker sends."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class OutgoingMail:
+
+class OutgoingMail(Struct, frozen=True):
     """A mail that is fixed before it is sent: sent again, it has the same bytes."""
 
     request: int  # number of the signing request in it

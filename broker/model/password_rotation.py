@@ -1,10 +1,12 @@
 """The steps by which people change the password at the partner, and what was done of them."""
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Final, Self
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.model.clock import Stamp
 
 
@@ -40,8 +42,7 @@ _MEANINGS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StepDone:
+class StepDone(Struct, frozen=True):
     """A step, when it was done, and by whom; without a time if it is not done."""
 
     step: PasswordStep
@@ -50,8 +51,7 @@ class StepDone:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PasswordRotation:
+class PasswordRotation(Struct, frozen=True):
     """A change of the password that is under way. `old` is the number of the password that it replaces."""
 
     old: int

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
+from msgspec import Struct
+
 from broker.model.account import Account
 from broker.model.due import DueDate, LeadTime, Renewal, Rule, account_due, lead_time
 from broker.model.duration import duration_text
@@ -30,8 +32,7 @@ class Action(Enum):
     RETIRE = "retire"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A step, when it is expected, and why then. `at` is None if nothing says when."""
 
     action: Action
@@ -39,8 +40,7 @@ class Step:
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class AccountPlan:
+class AccountPlan(Struct, frozen=True):
     """What comes next for an account. The scheduler takes a step whose time has come, if it is `automatic`."""
 
     account: AccountName

@@ -5,11 +5,13 @@ Everything in it comes from outside and is bounded. No link is stored, only the 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import ConflictError, UnknownNameError
 from broker.model.account import Account
 from broker.model.finding import Finding, has_errors
@@ -39,8 +41,7 @@ class Outcome(Enum):
     DISMISSED = "dismissed"
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """One mail or file. `sender` and `subject` are what the mail says: nobody has verified them."""
 
     id: str  # of the mail or file, hexadecimal: the same for the same content
@@ -67,8 +68,7 @@ class Proposal:
         return bool(self.outcome or (request and request.closed_at and request.closed_at > self.received))
 
 
-@dataclass(frozen=True, slots=True)
-class Bounce:
+class Bounce(Struct, frozen=True):
     """A report that a mail of ours did not arrive (RFC 3464). Whoever sent `message_id` decides whether it counts."""
 
     message_id: str

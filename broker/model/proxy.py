@@ -1,15 +1,15 @@
 """A forward proxy on the way to the partner."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.model.secret import Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Struct, frozen=True):
     """A forward proxy that is asked for a connection by HTTP CONNECT (RFC 9110, section 9.3.6)."""
 
     host: str

@@ -1,9 +1,11 @@
 """The change document: which documents change, and what changed lately. Services watch it (ADR 29)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from typing import Final, Self
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.model.account import Account
 
 ACCOUNTS: Final = "accounts/"  # before the name of an account
@@ -14,7 +16,7 @@ _OWN: Final = frozenset({
     "subject", "created_at", "contacts", "renew_before", "requests", "certificates", "anchors", "issuing", "trust",
     "secrets", "tries", "breaker", "not_before", "head", "outbox", "doomed_keys", "doomed_secrets", "password_rotation",
 })  # fmt: skip
-_HEARD: Final = tuple(f.name for f in fields(Account) if f.name not in _OWN | {"applications", "generations"})
+_HEARD: Final = tuple(name for name in Account.__struct_fields__ if name not in _OWN | {"applications", "generations"})
 
 
 def concerns_consumers(before: Account, after: Account) -> bool:
@@ -28,8 +30,7 @@ def _delivered(account: Account) -> list[object]:
     return [generations, applications, *(getattr(account, name) for name in _HEARD)]
 
 
-@dataclass(frozen=True, slots=True)
-class RecentChanges:
+class RecentChanges(Struct, frozen=True):
     """The last changes, each by the path of the document that changed, the oldest first. `number` counts all.
 
     `pending` are changes that were announced and may not have happened yet: the version that each would replace.

@@ -4,10 +4,12 @@ An address is dead after a bounce of a mail that we sent, until a person tests i
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.model.account import Contacts
 from broker.model.names import AccountName
 
@@ -21,8 +23,7 @@ _LONGEST: Final = timedelta(hours=6)
 _LONGEST_REASON: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """An entry in a recipient's calendar: one for an account and step. `over`: the step is, so it is withdrawn."""
 
     account: AccountName
@@ -36,8 +37,7 @@ class Entry:
         return f"{self.account}.{self.step}"
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """The last digest of a recipient: fixed before it is sent, with the events that it has, as ACCOUNT.EVENT."""
 
     id: str
@@ -47,8 +47,7 @@ class Digest:
     withdrawn: tuple[Entry, ...] = ()  # from the recipient's calendar
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(Struct, frozen=True):
     """A mail address, or the webhook."""
 
     name: str
@@ -126,8 +125,7 @@ class Recipient:
         return self if entries == self.entries else replace(self, entries=entries)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipients:
+class Recipients(Struct, frozen=True):
     """All recipients that something was sent to, by name."""
 
     known: tuple[Recipient, ...] = ()

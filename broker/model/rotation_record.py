@@ -5,10 +5,12 @@ tried earlier, and a notice may be given twice.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.model.notice import Notice, PendingHook
 from broker.model.outgoing import OutgoingMail
 from broker.model.proposal import Proposal
@@ -18,8 +20,7 @@ LONGEST: Final = timedelta(days=1)
 SHARE: Final = 8  # of the remaining validity: a last chance is never waited away
 
 
-@dataclass(frozen=True, slots=True)
-class BackOff:
+class BackOff(Struct, frozen=True):
     """A step that failed, and when it is tried again: twice as long after each failure.
 
     `head` is the number of the account's last entry of evidence after the failure. A later entry means that a person
@@ -41,8 +42,7 @@ class BackOff:
         return (self.step, self.head) == (step, head) and self.at <= now < self.until
 
 
-@dataclass(frozen=True, slots=True)
-class RotationRecord:
+class RotationRecord(Struct, frozen=True):
     """What the scheduler and mail did for an account. Every field is empty at first."""
 
     back_offs: tuple[BackOff, ...] = ()  # one a step at most

@@ -1,9 +1,10 @@
 """The stages of a generation, and the table of moves between them, printed in docs/reference/stages.md."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 
 class Stage(Enum):
@@ -49,8 +50,7 @@ class Move(Enum):
     RETIRE = "retire"
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True):
     """The stages from which a move may start, the one where it ends, and the new one of the displaced generation."""
 
     starts: frozenset[Stage]

@@ -1,16 +1,16 @@
 """Subjects of certificates, and a partner's rules for subjects and keys. Values only; `pki.lint` checks them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 ATTRIBUTES: Final = ("C", "ST", "L", "O", "OU", "CN", "emailAddress")
 # Characters; X.520's upper bounds (RFC 5280, A.1)
 BOUNDS: Final[Mapping[str, int]] = {"C": 2, "ST": 128, "L": 128, "O": 64, "OU": 64, "CN": 64, "emailAddress": 255}
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """A distinguished name: attribute and value, in the order of the CSR. Only names in `ATTRIBUTES`."""
 
     attributes: tuple[tuple[str, str], ...]
@@ -23,8 +23,7 @@ class Subject:
         return ", ".join(f"{name}={value}" for name, value in self.attributes)
 
 
-@dataclass(frozen=True, slots=True)
-class SubjectRules:
+class SubjectRules(Struct, frozen=True):
     """A partner's rules for the subject. An attribute in neither `required` nor `forbidden` is optional."""
 
     order: tuple[str, ...] = ATTRIBUTES
@@ -35,8 +34,7 @@ class SubjectRules:
     login_prefix: str = ""  # usual, so its absence is a warning; "" if unknown
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRules:
+class KeyRules(Struct, frozen=True):
     """A partner's rules for keys and signatures."""
 
     algorithm: str = "rsa"  # the only one so far

@@ -1,9 +1,10 @@
 """The timeline of an account: what happened and what is planned. No contact, no reason of a person, nothing secret."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.generation import Closed, SigningRequest
@@ -33,8 +34,7 @@ _PLANNED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """A place on the timeline; `planned` if it did not happen yet."""
 
     at: datetime

@@ -1,10 +1,11 @@
 """The next step for an account and who does it, and the reasons not to send a canary now."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Final
+
+from msgspec import Struct
 
 from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
@@ -23,8 +24,7 @@ DEFAULT_OVERLAP: Final = timedelta(days=7)  # if the profile does not say how lo
 UNANSWERED: Final = 3  # canaries in a row without an answer: then a person decides
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(Struct, frozen=True):
     """A reason not to ask the partner. `until` is None if only a person ends it."""
 
     code: str
@@ -82,8 +82,7 @@ def paused_until(account: Account, now: datetime) -> datetime | None:
     return until if until and now < until <= now + LONGEST_PAUSE + _APART else None
 
 
-@dataclass(frozen=True, slots=True)
-class Todo:
+class Todo(Struct, frozen=True):
     """A step: the phase that it belongs to, why, by which command, and who does it."""
 
     phase: Phase

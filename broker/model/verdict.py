@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+
+from msgspec import Struct
 
 from broker.model.generation import Application
 
@@ -77,8 +78,7 @@ class Verdict(Enum):
         return self.hint.replace("ACCOUNT", account).replace("APPLICATION", application)
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryResult:
+class CanaryResult(Struct, frozen=True):
     """The partner's answer to a canary."""
 
     verdict: Verdict

@@ -1,7 +1,8 @@
 """What a consumer waits for: another generation than its own, or the end of what it may use."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class Event(Enum):
@@ -14,8 +15,7 @@ class Event(Enum):
     TIMEOUT = "timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The end of a wait, with the current generation if that is the reason."""
 
     event: Event

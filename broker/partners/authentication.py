@@ -5,11 +5,11 @@ mentioned are left out too, except those of `authentication.DEFAULT`.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import msgspec
+from msgspec.structs import fields
 
 from broker.model.authentication import DEFAULT, PARTS, Authentication, Part
 from broker.model.authentication.interface import VALUES
@@ -61,4 +61,4 @@ def _part(kind: type[Part], settings: object) -> Part:
 def _settings(part: Part) -> dict[str, Any]:
     """Return the settings that differ from their defaults."""
     values: dict[str, Any] = msgspec.to_builtins(part)
-    return {f.name: values[f.name] for f in fields(part) if getattr(part, f.name) != f.default}
+    return {f.name: values[f.name] for f in fields(type(part)) if getattr(part, f.name) != f.default}

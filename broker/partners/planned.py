@@ -1,9 +1,9 @@
 """The plan of an account by its profile: the one that people, notices, the scheduler and the service read."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.channel import BY_MACHINE, Channel
 from broker.model.life_cycle import Phase

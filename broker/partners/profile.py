@@ -1,9 +1,10 @@
 """A partner's rules, as values. None means that the partner has not published it: shown as unknown, never guessed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
+
+from msgspec import Struct, field
 
 from broker.errors import UnknownNameError
 from broker.model.authentication import Authentication
@@ -15,16 +16,14 @@ from broker.model.subject import KeyRules, SubjectRules
 PERIODS: Final = ("lifetime", "overlap", "lead_time")  # fields of `Renewal` that the partner publishes
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(Struct, frozen=True):
     """One environment of the partner. `base_url` is None if each account has its own."""
 
     base_url: str | None = None
     notes: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MailText:
+class MailText(Struct, frozen=True):
     """The texts of mails to the partner in one language: `string.Template` texts.
 
     `refusal` answers a reply that is wrong; $findings is what is wrong with it, a line for each. A finding's message is
@@ -47,8 +46,7 @@ class MailText:
     deadline: str = "\nOur certificate ends on $ends.\nWithout a new one, we cannot call your API then.\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Submission(MailText):
+class Submission(MailText, frozen=True):
     """The way a CSR reaches the partner, and the texts of mails. `texts` has them in further languages."""
 
     how: Channel = Channel.EML
@@ -68,8 +66,7 @@ class Submission(MailText):
         return self.texts[wanted] if wanted else self
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """A harmless real request, and the statuses that mean success."""
 
     method: str = "GET"
@@ -78,8 +75,7 @@ class Probe:
     expect: frozenset[int] = frozenset({200})
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One operation of the API; `path` is a template such as `/fleets/{fid}`."""
 
     method: str
@@ -94,8 +90,7 @@ class Operation:
         return f"{self.method} {self.path}{answer and f': {answer}'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """One quota: its sliding window, and the headers that say how much is allowed and left."""
 
     window: timedelta
@@ -106,8 +101,7 @@ class Quota:
         return f"in {duration_text(self.window)}: {self.limit}, {self.remaining}"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """A refusal as the partner words it, and its meaning; `text` is empty if any text has it."""
 
     status: int
@@ -119,8 +113,7 @@ class Refusal:
         return f"{self.status}{said}: {self.meaning}"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """Everything the broker knows about a partner. `catalogue` finds profiles, `document` reads and writes them."""
 
     name: str

@@ -7,14 +7,16 @@ mail is recognised.
 import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 from string import Template
 from typing import Final
 
+from msgspec import Struct
+
 from broker.addresses import new_mail
+from broker.copies import replace
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.finding import Finding, Severity
@@ -28,8 +30,7 @@ _ACCEPT: Final = "--accept-ca"  # in the hint of a finding that a person here de
 _LONGEST: Final = 998  # octets of a header line (RFC 5322, 2.1.1)
 
 
-@dataclass(frozen=True, slots=True)
-class CsrMail:
+class CsrMail(Struct, frozen=True):
     """The parts of the mail. `texts` fill the profile's templates: login, environment, subject and so on."""
 
     account: AccountName

@@ -1,9 +1,10 @@
 """Logins at mail servers by SASL: a password, or a token that is fetched for each connection."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
+
+from msgspec import Struct
 
 from broker.errors import DeniedError
 from broker.model.secret import Secret
@@ -23,8 +24,7 @@ class WrongLoginError(DeniedError):
     """The mail server, or the server of its tokens, rejected the login."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sasl:
+class Sasl(Struct, frozen=True):
     """One exchange. `lines` are sent in turn, before base64; the first one with the command if `initial`."""
 
     mechanism: str
@@ -33,8 +33,7 @@ class Sasl:
     initial: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(Struct, frozen=True):
     """A login. `secret` returns the password, or a new token each time; it may raise `BrokerError`."""
 
     user: str

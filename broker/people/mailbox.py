@@ -7,11 +7,13 @@ configured, it is opened with SELECT, and a mail that is about an account is mov
 import imaplib
 import re
 from collections.abc import Generator
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import InputError
 from broker.people.imap import ImapSession, explaining, imap_session
 from broker.people.login import Login
@@ -30,8 +32,7 @@ _DATE: Final = re.compile(rb'\bINTERNALDATE "([^"]{1,40})"')
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-@dataclass(frozen=True, slots=True)
-class ImapMailbox:
+class ImapMailbox(Struct, frozen=True):
     """`scheduling.replies.Mailbox` on an IMAP server."""
 
     server: MailServer

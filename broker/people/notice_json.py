@@ -1,10 +1,10 @@
 """Letters as JSON, for the webhook. docs/reference/webhook.json is the schema."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from broker.model.letter import Item, Letter
 from broker.people.notice_mail import plain, subject
@@ -12,8 +12,7 @@ from broker.people.notice_mail import plain, subject
 VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """An event of an account. `id` is the same whenever it is sent again."""
 
     id: str
@@ -29,8 +28,7 @@ class Event:
     replaced_by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     """The body of a webhook. `id` is the same whenever it is sent again; `text` is for people."""
 
     version: int

@@ -6,9 +6,10 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import urlencode, urlsplit
+
+from msgspec import Struct
 
 from broker import child
 from broker.errors import InputError, MailUnavailableError
@@ -26,8 +27,7 @@ _OURS: Final = 500  # statuses from here on, and 429, are not about the request
 _BUSY: Final = 429
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEndpoint:
+class TokenEndpoint(Struct, frozen=True):
     """A token endpoint, and the client that asks it. Source: RFC 6749, sections 4.4 and 5."""
 
     url: str
@@ -86,8 +86,7 @@ class TokenEndpoint:
         return f"the token endpoint {urlsplit(self.url).hostname}"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCommand:
+class TokenCommand(Struct, frozen=True):
     """A program of this host that prints a token. It gets no input, and `environment` alone."""
 
     arguments: Sequence[str]

@@ -3,10 +3,11 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from socket import socket
 from typing import Final
+
+from msgspec import Struct
 
 from broker.errors import BrokerError, InputError, MailUnavailableError, RefusedError
 from broker.network import FAULTS, Deadline, alert_of, connected, is_loopback
@@ -26,8 +27,7 @@ class MailTlsError(RefusedError):
     """The server cannot be verified, or offers no TLS. Nothing secret was sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class MailServer:
+class MailServer(Struct, frozen=True):
     """A server as `[mail.NAME]` describes it; raise `InputError` for one that would be reached in the clear."""
 
     name: str  # smtp or imap

@@ -4,10 +4,11 @@ import smtplib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Any, Final
+
+from msgspec import Struct
 
 from broker.addresses import on_wire
 from broker.errors import BrokerError, InputError, MailUnavailableError, RefusedError
@@ -29,8 +30,7 @@ class MailRefusedError(RefusedError):
     """The server refuses this mail for good: its sender, its recipients, its size or its content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mailer:
+class Mailer(Struct, frozen=True):
     """Sends mails from `sender` through one server. Without `login` it does not log in."""
 
     server: MailServer

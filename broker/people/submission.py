@@ -1,9 +1,11 @@
 """Send a signing request to the partner's people by SMTP."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.channel import Channel
@@ -21,8 +23,7 @@ _SMTP: Final = Channel.SMTP.value
 _MOST: Final = 4  # mails that are fixed and not sent, for different recipients
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """A mail that was sent now or `before`, and the recipients that the server refused."""
 
     submission: Submission
@@ -30,8 +31,7 @@ class Sent:
     before: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SendByMail:
+class SendByMail(Struct, frozen=True):
     """Sends a signing request by mail: fixed and stored first, then sent, then recorded.
 
     Whoever is killed in between, or does it at the same time, sends the same bytes under the same Message-ID.

@@ -13,11 +13,12 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.clock import Clock
@@ -34,8 +35,7 @@ class WebhookError(PartnerUnavailableError):
     """The webhook took nothing. Later it may."""
 
 
-@dataclass(frozen=True, slots=True)
-class Webhook:
+class Webhook(Struct, frozen=True):
     """A webhook. `form` is one of `FORMS`.
 
     For "json" the secret is the key of the HMAC. For "slack" it is the path of the URL, by which Slack knows a channel,

@@ -6,13 +6,13 @@ A hostile certificate causes an `InputError`, or a None, but no traceback.
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.model.certificate import Spki
@@ -34,8 +34,7 @@ Signed = x509.Certificate | x509.CertificateSigningRequest
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(Struct, frozen=True):
     """Facts of a public key. `bits` is 0 if the algorithm has only one size or is unknown."""
 
     algorithm: str  # "rsa", "ec", "dsa", "ed25519", "ed448", "unknown"

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.model.certificate import CaSet, CaSetRef, Certificate, CertificateRef, Spki
@@ -20,8 +20,7 @@ from broker.pki.pem import blocks_in
 _MAX_SIZE: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(Struct, frozen=True):
     """A certificate for people (`cert inspect`). All text is safe to print. Fingerprints are lower-case hex."""
 
     subject: str

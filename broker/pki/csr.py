@@ -2,7 +2,6 @@
 
 import hashlib
 import warnings
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
@@ -11,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID
+from msgspec import Struct
 
 from broker.errors import InputError, RefusedError
 from broker.model.certificate import Spki
@@ -27,8 +27,7 @@ _MAX_SIZE: Final = 64 * 1024
 _DIGESTS: Final = {digest.name: digest for digest in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())}
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedCsr:
+class ParsedCsr(Struct, frozen=True):
     """A signing request as it was sent, good or bad. `lint.lint_csr` checks it."""
 
     name: ReadName

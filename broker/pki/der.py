@@ -6,6 +6,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 from broker.errors import InputError
 
 INTEGER: Final = 0x02
@@ -22,8 +24,7 @@ _LINE_BREAKS: Final = b"\r\n\t \x00\x1a"  # what editors and mail gateways add
 _MAX_LENGTH_OCTETS: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(Struct, frozen=True):
     """One tag with its value: `content` without the header, `raw` with it."""
 
     tag: int

@@ -4,11 +4,11 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeVar
 
 from cryptography import x509
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.pki import der
@@ -34,8 +34,7 @@ _CACHED: Final = 256
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Extensions:
+class Extensions(Struct, frozen=True):
     """The extensions that decide about use; None means absent. Names of extensions are those of `oid_name`."""
 
     is_ca: bool | None = None  # BasicConstraints

@@ -5,11 +5,13 @@ Content decides what a piece is. Only a text without any form of its own, such a
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
+from msgspec import Struct
 
+from broker.copies import replace
 from broker.errors import BrokerError, InputError
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
 from broker.model.certificate import Spki
@@ -44,8 +46,7 @@ class Piece:
     stray: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FoundCertificate:
+class FoundCertificate(Struct, frozen=True):
     """A certificate, and where it lies."""
 
     certificate: x509.Certificate

@@ -1,8 +1,8 @@
 """Check subjects and signing requests against a partner's rules before they are sent."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
+from broker.copies import replace
 from broker.model.finding import Finding, Severity, worst_first
 from broker.model.subject import KeyRules, Subject, SubjectRules
 from broker.pki.certificate_fields import SMALLEST_RSA, digest_faults, rsa_faults

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
     pkcs12,
 )
+from msgspec import Struct
 from OpenSSL import crypto
 
 from broker.errors import BrokerError, InputError
@@ -50,8 +51,7 @@ class PassphraseError(InputError):
     """The passphrase does not open the file, or there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundKey:
+class FoundKey(Struct, frozen=True):
     """An RSA key in a file."""
 
     key: Secret[bytes]  # unencrypted PKCS#8 DER

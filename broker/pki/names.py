@@ -2,10 +2,10 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.model.subject import ATTRIBUTES, Subject
@@ -34,8 +34,7 @@ _LISTED: Final = 8
 Folded = tuple[tuple[int, str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NameAttribute:
+class NameAttribute(Struct, frozen=True):
     """One attribute as it was sent. `name` is the dotted OID if it has no short name."""
 
     name: str
@@ -44,8 +43,7 @@ class NameAttribute:
     rdn: int  # the number of its relative distinguished name, from 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReadName:
+class ReadName(Struct, frozen=True):
     """A parsed name, in the order of its encoding."""
 
     attributes: tuple[NameAttribute, ...]

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 from broker.errors import InputError
 from broker.model.secret import Secret
 from broker.pki import der
@@ -54,8 +56,7 @@ class Block:
     key: Secret[bytes] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True):
     """All that was found in a text."""
 
     blocks: tuple[Block, ...]

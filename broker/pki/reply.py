@@ -5,11 +5,12 @@ This finds certificates and client_ids, or says why it does not read a file. `ve
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509
+from msgspec import Struct
 
+from broker.copies import replace
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding
@@ -33,8 +34,7 @@ class OtherKeyError(RefusedError):
     """The reply has certificates, and none is for the key of the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyParts:
+class ReplyParts(Struct, frozen=True):
     """The content of a reply. `findings` report things that do not belong there; none of them repeats a secret."""
 
     certificates: tuple[x509.Certificate, ...]  # all, each once

@@ -7,14 +7,15 @@ it knows further constraints. Purposes are checked here, as OpenSSL does (X509_c
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice, pairwise
 from typing import Final
 
 from cryptography import x509
+from msgspec import Struct
 from OpenSSL import crypto
 
+from broker.copies import replace
 from broker.model.certificate import CaSet, Certificate, Spki
 from broker.model.finding import Finding, Severity, has_errors, worst_first
 from broker.model.fingerprint import format_fingerprint
@@ -56,8 +57,7 @@ _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, which pyOpenSSL d
 _error, _warning, _note = Finding.error, Finding.warning, Finding.note
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """The rules that an account's next certificate must meet."""
 
     rules: SubjectRules

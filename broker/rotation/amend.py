@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.chain import Entry
@@ -26,16 +27,14 @@ T = TypeVar("T")
 _SLOTS: Final = 16  # to try; killed commands may have taken the first ones
 
 
-@dataclass(frozen=True, slots=True)
-class Amended:
+class Amended(Struct, frozen=True):
     """The newest account. `changed` is false if nothing was left to do."""
 
     account: Account
     changed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class UseCase:
+class UseCase(Struct, frozen=True):
     """The ports that `Registry` and `Rotation` share, and stamped changes through them."""
 
     accounts: Accounts

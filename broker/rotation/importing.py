@@ -6,10 +6,12 @@ import that was killed is finished by the same command.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.authentication import CLIENT_ID, LOGIN, PASSWORD
@@ -36,8 +38,7 @@ from broker.rotation.registry import application_added
 from broker.rotation.rotation import Rotation
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(Struct, frozen=True):
     """What a person asks for beside the files."""
 
     alias: str | None = None  # of a key, if there are several
@@ -47,8 +48,7 @@ class Wishes:
     options: ImportOptions = field(default_factory=ImportOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One thing that was found: where, and whose it is. No secret is in it."""
 
     what: str
@@ -65,8 +65,7 @@ class Row:
         return f"{self.not_before:%F} to {self.not_after:%F}" if self.not_before and self.not_after else ""
 
 
-@dataclass(frozen=True, slots=True)
-class ImportPlan:
+class ImportPlan(Struct, frozen=True):
     """An import, before anything is stored. `steps` are those that are not done yet."""
 
     account: Account  # as it is stored, or will be
@@ -113,8 +112,7 @@ def _subjects(found: Holdings) -> Iterator[Subject]:
     yield from (request.name.subject for request, _ in found.requests)
 
 
-@dataclass(frozen=True, slots=True)
-class Importing:
+class Importing(Struct, frozen=True):
     """What is known before an import into `account`, which is new if it has no evidence yet."""
 
     account: Account

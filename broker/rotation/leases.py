@@ -1,7 +1,6 @@
 """The operator's use-case for leases: revoke them, with evidence. This is the one place where a person ends a lease."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -18,8 +17,7 @@ Holdings = Callable[[Which], Sequence[Held]]  # that fit, and that count for `re
 _TOGETHER: Final = 200  # entries of evidence in one write of an account: Vault takes a value of 1 MiB
 
 
-@dataclass(frozen=True, slots=True)
-class Leases(UseCase):
+class Leases(UseCase, frozen=True):
     """Revocation of leases, by id, consumer, account and generation."""
 
     consumers: Consumers

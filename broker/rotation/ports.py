@@ -4,8 +4,9 @@ No port returns a private key or a secret: rotation refers to them and never has
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NewType, Protocol
+
+from msgspec import Struct
 
 from broker.errors import ConflictError
 from broker.model.account import Account
@@ -45,8 +46,7 @@ class Consumers(Protocol):
         """Apply the pure `change` to a consumer's record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Versioned:
+class Versioned(Struct, frozen=True):
     """An account, and the version that a write must replace."""
 
     account: Account

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from msgspec import Struct
+
 from broker.errors import BrokerError, RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
@@ -37,8 +39,7 @@ class LateReplyError(RefusedError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
+class ImportOptions(Struct, frozen=True):
     """Options of an import."""
 
     accept: Sequence[str] = ()  # SHA-256 fingerprints of CAs in the reply
@@ -50,8 +51,7 @@ class ImportOptions:
     typed: str = ""  # the command, for a hint that adds to it
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """An imported reply."""
 
     account: Account

@@ -1,7 +1,6 @@
 """Accounts, their applications and secrets, and the CAs of the partner's server: the operator's use-cases."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from broker.errors import ConflictError, RefusedError
@@ -36,8 +35,7 @@ _GIVEN: Final = ("profile", "environment", "login", "base_url", "subject", "cont
 SLOTS: Final = 16  # to try; killed commands may have taken the first ones
 
 
-@dataclass(frozen=True, slots=True)
-class Registry(UseCase):
+class Registry(UseCase, frozen=True):
     """The operator's use-cases."""
 
     secrets: Secrets

@@ -1,8 +1,9 @@
 """Results of the rotation's use-cases, and the errors for a set that the partner did not accept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from broker.errors import PartnerUnavailableError, RefusedError
 from broker.model.account import Account
@@ -16,8 +17,7 @@ from broker.model.todo import Obstacle, last_answer, obstacles, paused_until
 from broker.model.verdict import CanaryResult, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryReport:
+class CanaryReport(Struct, frozen=True):
     """The partner's answer to a generation; `verdict` is None if the partner was not asked."""
 
     account: AccountName
@@ -26,8 +26,7 @@ class CanaryReport:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion(CanaryReport):
+class Promotion(CanaryReport, frozen=True):
     """The result of a promotion or roll-back. `changed` is false if the generation was current already.
 
     `way_back` is the partner's answer to the displaced generation, if that was tried too.
@@ -37,8 +36,7 @@ class Promotion(CanaryReport):
     changed: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationReport:
+class GenerationReport(Struct, frozen=True):
     """A generation, and the consumers that hold it."""
 
     number: int
@@ -62,8 +60,7 @@ class GenerationReport:
         return f"{self.stage.value} ({said})" if said else self.stage.value
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerStatus:
+class SchedulerStatus(Struct, frozen=True):
     """The scheduler that sweeps, or swept last. It loses its lock at `until`; None if it gave the lock back."""
 
     holder: str
@@ -72,8 +69,7 @@ class SchedulerStatus:
     last_end: datetime | None  # of a sweep, of any scheduler
 
 
-@dataclass(frozen=True, slots=True)
-class RotationStatus:
+class RotationStatus(Struct, frozen=True):
     """The generations of an account, its last canaries, and what prevents the next one."""
 
     account: AccountName

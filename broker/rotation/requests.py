@@ -1,7 +1,5 @@
 """The rotator's use-cases of signing requests, and of keys that others know."""
 
-from dataclasses import dataclass
-
 from broker.errors import ConflictError, InputError, RefusedError, UnknownNameError
 from broker.model.account import Account
 from broker.model.changes.compromising import certificate_revoked, compromised
@@ -20,8 +18,7 @@ from broker.rotation.amend import UseCase
 from broker.rotation.ports import Keys, ReadProfile
 
 
-@dataclass(frozen=True, slots=True)
-class Requests(UseCase):
+class Requests(UseCase, frozen=True):
     """Signing requests: drafted, submitted, closed."""
 
     profile: ReadProfile

@@ -3,9 +3,9 @@
 import secrets
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
 
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.changes.importing import copy_gone
@@ -34,8 +34,7 @@ from broker.rotation.reports import Promotion, require_ok
 from broker.rotation.requests import Requests
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation(Requests):
+class Rotation(Requests, frozen=True):
     """The rotator's use-cases."""
 
     canary: Canary

@@ -1,10 +1,11 @@
 """The next action for an account: pure, from its document, its plan, its rotation record and the time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.channel import Channel
@@ -31,8 +32,7 @@ class Do(Enum):
     PROVE = "prove"  # a canary of the current set, which nothing has changed
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """An action, and the number of the request or generation that it is for; 0 if it is for the account."""
 
     do: Do

@@ -5,11 +5,13 @@ same id. One that fails is run again at later sweeps, and stops nothing else.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import BrokerError
 from broker.model.account import Account
 from broker.model.names import AccountName
@@ -36,8 +38,7 @@ class HookEvent(Enum):
 _OF: Final = {"promote-done": HookEvent.PROMOTED, "submit-done": HookEvent.SUBMITTED, "retire-done": HookEvent.RETIRED}
 
 
-@dataclass(frozen=True, slots=True)
-class _Happened:
+class _Happened(Struct, frozen=True):
     """Something that has a hook. Of two that an account had, the later one has the higher `number`."""
 
     event: HookEvent
@@ -46,8 +47,7 @@ class _Happened:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(Struct, frozen=True):
     """The hooks of this host. `run` runs a program with exactly the variables that it is given."""
 
     account: Callable[[AccountName], Account]

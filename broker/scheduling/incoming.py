@@ -6,7 +6,6 @@ Everything here is untrusted. Reading it follows no link, keeps no private key, 
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.errors import MessageError
@@ -14,6 +13,9 @@ from email.header import decode_header, make_header
 from email.message import Message
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import BrokerError
 from broker.model.certificate import Spki
 from broker.model.finding import Finding
@@ -46,8 +48,7 @@ _DATE: Final = re.compile(r"\b(?:until|by|before|expires?(?: on)?)\W{0,10}(\d{4}
 _LONGEST_LINK: Final = timedelta(days=90)
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(Struct, frozen=True):
     """A mail or a file that arrived. `parts` is None if nothing in it can be imported; `findings` say why."""
 
     id: str

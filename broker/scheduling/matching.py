@@ -6,9 +6,10 @@ text. Nothing about the sender decides: it is not verified.
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.certificate import CertificateRef
@@ -29,8 +30,7 @@ _SHORTEST_LOGIN: Final = 5  # characters: a shorter one is a word
 _SHORTEST_SERIAL: Final = 14  # hexadecimal digits: a CA numbers from 1, or at random
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """An account that something is about. `request` is 0 if it names none."""
 
     account: Account

@@ -5,11 +5,13 @@ A recipient that cannot be reached is tried again at later sweeps, and stops not
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from broker.addresses import on_wire
+from broker.copies import replace
 from broker.errors import BrokerError, VaultUnavailableError
 from broker.model.account import Account
 from broker.model.clock import Clock
@@ -42,24 +44,21 @@ Deliver = Callable[[Letter], None]  # raises BrokerError
 Holders = Callable[[Account], Iterable[str]]  # names of the consumers that hold the current generation
 
 
-@dataclass(frozen=True, slots=True)
-class Tested:
+class Tested(Struct, frozen=True):
     """A test that was sent, or the reason why not."""
 
     recipient: str
     error: BrokerError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(Struct, frozen=True):
     """The step that an account is at, "" if there is nothing to say, and what waits for somebody about it."""
 
     step: str = ""
     items: tuple[Item, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Notices:
+class Notices(Struct, frozen=True):
     """Notices to the team, to the partner's contacts, and to the webhook."""
 
     account: Callable[[AccountName], Account]

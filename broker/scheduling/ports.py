@@ -6,9 +6,10 @@ LostLockError     another scheduler became the leader while this one did somethi
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
+
+from msgspec import Struct
 
 from broker.errors import ConflictError, WaitingError
 from broker.model.account import Account
@@ -27,8 +28,7 @@ class LostLockError(ConflictError):
     """Another scheduler took the lock, since this one had not renewed it in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leader:
+class Leader(Struct, frozen=True):
     """The document of the lock: who sweeps, since when, and when the last sweep ended.
 
     `id` is random for each sweep: a write whose answer was lost is recognised by it.
@@ -44,8 +44,7 @@ class Leader:
 Fence = Callable[[], None]  # raises LostLockError; called before each mail, hook and canary
 
 
-@dataclass(frozen=True, slots=True)
-class Leadership:
+class Leadership(Struct, frozen=True):
     """The lock while this process has it."""
 
     fence: Fence  # always asks Vault

@@ -8,10 +8,12 @@ A kill in between loses nothing: the mark follows the proposals, and the same ma
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.account import Account
 from broker.model.finding import Finding, has_errors
@@ -24,8 +26,7 @@ from broker.scheduling.matching import Match, bounced, differs, matches, proposa
 from broker.scheduling.ports import Records
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """The last mail that was read. UIDs rise within a UIDVALIDITY (RFC 3501, 2.3.1.1)."""
 
     mailbox: str = ""  # server, user and folder
@@ -34,8 +35,7 @@ class Mark:
     at: datetime | None = None  # of the last poll
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(Struct, frozen=True):
     """A mail as it was fetched: only its headers, if `data` is less than `size` octets."""
 
     uid: int
@@ -65,8 +65,7 @@ class Marks(Protocol):
         """Store the mark, unless a later one of the same mailbox is stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(Struct, frozen=True):
     """A file in the drop folder. `data` is an error if it cannot be read."""
 
     name: str
@@ -75,8 +74,7 @@ class Dropped:
     move: Callable[[str, str], None]  # to a folder, with a text beside it that says why
 
 
-@dataclass(frozen=True, slots=True)
-class Replies:
+class Replies(Struct, frozen=True):
     """The use-cases of replies. Accounts are read only if something arrived."""
 
     records: Records

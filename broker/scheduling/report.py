@@ -1,8 +1,9 @@
 """Results of a sweep."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+
+from msgspec import Struct
 
 from broker.model.account import Account
 from broker.model.names import AccountName
@@ -21,8 +22,7 @@ class Result(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Deed:
+class Deed(Struct, frozen=True):
     """An action, and its result. `account` is empty for mail and notices, which are for all."""
 
     account: str
@@ -34,8 +34,7 @@ class Deed:
     until: datetime | None = None  # it is tried again then
 
 
-@dataclass(frozen=True, slots=True)
-class SweepReport:
+class SweepReport(Struct, frozen=True):
     """A sweep: how many accounts there are, how many were read, and what was done."""
 
     at: datetime
@@ -50,8 +49,7 @@ class SweepReport:
         return tuple(deed for deed in self.deeds if deed.result is Result.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """An account as the last sweep left it."""
 
     version: Version

@@ -5,9 +5,12 @@ work, and its fence keeps an old leader from sending a canary, a mail or a hook.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import (
     BrokerError,
     ConflictError,
@@ -43,8 +46,7 @@ from broker.scheduling.report import Deed, Result, Standing, SweepReport
 from broker.telemetry import log
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(Struct, frozen=True):
     """What a sweep reads."""
 
     accounts: Accounts
@@ -54,8 +56,7 @@ class Stores:
     lock: Lock
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(Struct, frozen=True):
     """What a sweep does beside the rotation's use-cases; in this order before and after the accounts."""
 
     submit: Submit

@@ -5,9 +5,11 @@ Source: the ASGI specification 3.0, "HTTP & WebSocket". The server parses HTTP.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.errors import InputError
 
 Message = MutableMapping[str, Any]
@@ -22,8 +24,7 @@ class GoneError(Exception):
     """The client closed the connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """An answer. `headers` are names in lower case. `parts` are sent as they come, and closed if the client goes."""
 
     status: int
@@ -32,8 +33,7 @@ class Response:
     parts: AsyncGenerator[bytes, None] | None = None  # in place of a body
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request, as the server parsed it."""
 
     scope: MutableMapping[str, Any]

@@ -7,10 +7,10 @@ who ask meanwhile, so that a prober makes no load for Vault. So are metrics.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from broker.errors import BrokerError, InputError, RefusedError, UnknownNameError, VaultUnavailableError
 from broker.model.bounded import Bounded
@@ -27,8 +27,7 @@ _OK: Final = 200
 _METRICS: Final = {"content-type": "text/plain; version=0.0.4; charset=utf-8", "cache-control": "no-store"}
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(Struct, frozen=True):
     """What is asked in threads: checks raise `BrokerError`."""
 
     check: Callable[[], None]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from broker.errors import BrokerError, BusyError, InputError
@@ -79,8 +80,7 @@ def _host(value: bytes) -> bytes | None:
     return found[1] if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """A status, and the error that explains it."""
 
     status: int

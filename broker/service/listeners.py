@@ -9,7 +9,6 @@ import ssl
 import stat
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -17,7 +16,9 @@ from urllib.parse import urlsplit
 
 import uvicorn
 import uvloop
+from msgspec import Struct, field
 
+from broker.copies import replace
 from broker.errors import InputError
 from broker.network import is_listening, is_loopback
 from broker.service.limits import LOOPBACK_NAMES, Guard, GuardedProtocol
@@ -44,8 +45,7 @@ _FORM: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """Where to listen: a unix socket, or host and port."""
 
     path: Path | None = None
@@ -144,8 +144,7 @@ class Address:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """An application and the address that it is served at."""
 
     app: Any  # an ASGI application
@@ -312,8 +311,7 @@ def _config(listener: Listener) -> uvicorn.Config:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     """The file of a unix socket, if there is one."""
 
     path: Path | None

@@ -9,8 +9,9 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from broker.service.listeners import Address, Report, left
 from broker.signals import held_back
@@ -20,8 +21,7 @@ from broker.telemetry import log
 _AGAIN: Final = 1.0  # seconds until a worker that ended is started again
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(Struct, frozen=True):
     """One of the processes: its number, from 0, and the socket that it accepts connections on."""
 
     number: int

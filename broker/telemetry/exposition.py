@@ -2,9 +2,9 @@
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from msgspec import Struct, field
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -16,8 +16,7 @@ _OWN: Final = "credential_broker_"
 _Key = TypeVar("_Key", bound=tuple[str, ...])
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(Struct, frozen=True):
     """Numbers that are read when they are asked for. A gauge that is None is left out."""
 
     gauges: dict[str, tuple[str, Callable[[], float | None]]] = field(default_factory=dict)  # name: help, value

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
+
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LEASES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _ANSWERS: Final = ("2xx", "4xx")  # of a Vault that works, whatever it was asked
@@ -39,8 +41,7 @@ class Distribution:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
+class Expiry(Struct, frozen=True):
     """Begin and end of a certificate, in Unix time."""
 
     account: str
@@ -50,8 +51,7 @@ class Expiry:
     not_after: float
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """Numbers with labels, by the values of these, for a part of the broker that keeps its own."""
 
     name: str

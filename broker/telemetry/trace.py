@@ -8,8 +8,9 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 _PARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER: Final = re.compile(
@@ -20,8 +21,7 @@ _MEMBERS: Final = 32
 _KNOWN_FLAGS: Final = 0b11  # sampled, random trace id
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(Struct, frozen=True):
     """A trace, and our part of it."""
 
     id: str

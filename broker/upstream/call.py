@@ -11,10 +11,12 @@ No error and no text holds a secret: the partner may repeat one, so all of it is
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import BrokerError, PartnerUnavailableError, RefusedError, UnknownNameError
 from broker.model.authentication import Request
 from broker.model.duration import duration_text
@@ -45,8 +47,7 @@ class NoAnswerError(PartnerUnavailableError):
     verdict: Verdict | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Calls:
+class Calls(Struct, frozen=True):
     """Calls with one set, for the hints those of an application (account and name); `timeout` is for each exchange."""
 
     credentials: Credentials

@@ -10,13 +10,15 @@ import socket
 import ssl
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from email.message import Message
 from functools import partial
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from broker import network
+from broker.copies import replace
 from broker.model.authentication import Request
 from broker.network import Deadline
 from broker.partners.verdict import ProbeFacts, Where
@@ -29,8 +31,7 @@ _WITH_BODY: Final = ("POST", "PUT", "PATCH")  # they send the length of an empty
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A complete answer."""
 
     status: int

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, Final
+
+from msgspec import Struct
 
 from broker.errors import DeniedError, InputError
 from broker.model.bounded import Bounded
@@ -123,8 +124,7 @@ class Authorizer:
         return consumer
 
 
-@dataclass(frozen=True, slots=True)
-class _Bearer:
+class _Bearer(Struct, frozen=True):
     """What was looked up: the addresses that the token is bound to, and its entity."""
 
     cidrs: Sequence[str]

@@ -5,8 +5,9 @@ issuer's JWT mount each subject has a role of its own, which names subject and a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from broker.errors import DeniedError, RefusedError, UnknownNameError
 from broker.model.jwt_issuer import JwtIssuer
@@ -31,8 +32,7 @@ JWT_LOGIN: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """A subject at an issuer: the `sub` of its JWTs."""
 
     issuer: JwtIssuer
@@ -49,16 +49,14 @@ class Subject:
         return {**JWT_LOGIN, **bound, "token_policies": [policy]}
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(Struct, frozen=True):
     """A login of a consumer: `subject` is its name at the `mount` below `auth/`, for AppRole the role-id."""
 
     mount: str
     subject: str
 
 
-@dataclass(frozen=True, slots=True)
-class Enrolled:
+class Enrolled(Struct, frozen=True):
     """A consumer as Vault has it. `rights` are paths made by `layout.right`."""
 
     name: str

@@ -10,10 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
+from msgspec import Struct
 
 from broker.errors import BrokerError, DeniedError, PartlyUnavailableError, VaultUnavailableError
 from broker.model.bounded import Bounded
@@ -33,15 +33,13 @@ _LOCKS: Final = 64
 _REFUSALS: Final = (InvalidError, DeniedError, MissingError, UnmountedError)
 
 
-@dataclass(frozen=True, slots=True)
-class _Exchanged:
+class _Exchanged(Struct, frozen=True):
     token: Secret[str]
     until: float  # uptime
     unused: float  # uptime from which nothing uses it
 
 
-@dataclass(frozen=True, slots=True)
-class _Claims:
+class _Claims(Struct, frozen=True):
     issuer: JwtIssuer
     subject: str
     expires: float  # seconds since the epoch

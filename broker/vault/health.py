@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import VaultUnavailableError
 from broker.model.role import Role
 from broker.vault.connection import Connection
@@ -17,8 +19,7 @@ from broker.vault.transport import SEAL_STATUS
 _GLANCE: Final = 3.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """An unsealed Vault that answers."""
 
     version: str

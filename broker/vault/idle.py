@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import Final
+
+from msgspec import Struct
 
 from broker.model.names import AccountName
 from broker.rotation.ports import Version
@@ -16,8 +17,7 @@ _LARGEST: Final = 500_000  # characters, some 20,000 accounts: Vault takes a meg
 _ENTRY: Final = re.compile(r"(\S+)=([1-9][0-9]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class _IdleAccounts:
+class _IdleAccounts(Struct, frozen=True):
     """NAME=VERSION of each, as one text: OpenBao takes no document of more than 1,000 strings."""
 
     day: str

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
+from msgspec import Struct
 
 from broker.errors import RefusedError
 from broker.issuing.leases import LeaseSigner
@@ -29,8 +30,7 @@ _Kid = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}$")]
 _WHERE: Final = "the document of the keys that sign leases"
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseKeys:
+class LeaseKeys(Struct, frozen=True):
     """The keys after a rotation, by `kid`: the one that signs since `made`, and the ends of the others."""
 
     newest: str

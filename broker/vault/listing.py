@@ -6,8 +6,9 @@ broker's, and `foreign` reports it. One document that cannot be read does not hi
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from broker.errors import DeniedError, InputError, RefusedError, UnknownNameError
 from broker.model.finding import Finding
@@ -19,8 +20,7 @@ T = TypeVar("T")
 _PAGE: Final = 1000  # documents in an answer with versions: a megabyte
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(Struct, frozen=True):
     """A folder of the mount. `at` returns the path of a named entry (a folder ends in "/"), or raises `InputError`."""
 
     path: str
@@ -34,8 +34,7 @@ class Folder:
             return False
 
 
-@dataclass(frozen=True, slots=True)
-class Documents(Generic[T]):
+class Documents(Struct, Generic[T], frozen=True):
     """The documents of a folder by name; `unread` has a finding for each that cannot be read."""
 
     found: Mapping[str, T]

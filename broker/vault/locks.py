@@ -9,10 +9,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from broker.copies import replace
 from broker.errors import BrokerError, ConflictError
 from broker.model.clock import Clock
 from broker.rotation.reports import SchedulerStatus

@@ -5,10 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import BrokerError, DeniedError, InputError
 from broker.model.role import Role
 from broker.model.secret import Secret
@@ -93,8 +96,7 @@ class FileToken(TokenSource):
         return Secret(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """A token from a login or a renewal. It lives from `began` for `seconds`, by any clock."""
 
     token: Secret[str]

@@ -5,11 +5,13 @@ of our roles there has our policies: earlier versions gave it no description.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import count
 from textwrap import shorten
 from typing import Any
 
+from msgspec import Struct
+
+from broker.copies import replace
 from broker.errors import RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.vault import layout
@@ -19,8 +21,7 @@ from broker.vault.policies import BASE, policy_name
 from broker.vault.settings import DEFAULT_MOUNT
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(Struct, frozen=True):
     """The mounts at the paths of a broker under `mount`. By default they are ours, or do not exist yet."""
 
     mount: str

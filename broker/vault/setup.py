@@ -8,10 +8,12 @@ import difflib
 import json
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.role import Role
 from broker.vault import layout
@@ -43,8 +45,7 @@ END-OF-JSON
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """Options of a setup: the accounts whose secrets the roles may reach, and the JWT mounts to make.
 
     `adopt` allows mounts that others use; their settings are left unchanged.
@@ -64,8 +65,7 @@ class Action(Enum):
     UPDATE = "update"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One thing that Vault needs: `body`, written to `path`. With `once`, it is written only if it is missing.
 
     `plan` adds what to do about it. `difference` is for people: unified-diff lines, without secrets.

@@ -10,7 +10,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from partner_standin.csr import RejectedError
 
 from broker.compose.graph import Broker, Wiring
 from broker.config import resolve
+from broker.copies import replace
 from broker.embedded.config import Options
 from broker.embedded.server import stop
 from broker.embedded.up import up

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from broker.agent.files import Copy, Files, removed
+from broker.copies import replace
 from broker.delivery.formats import FileFormat
 from broker.errors import BrokerError, InputError, StorageFullError
 from broker.model.clock import system_clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from broker.agent.following import Condition, Follower
 from broker.agent.leases import LEASE, STATE
 from broker.agent.ports import Output
 from broker.agent.tables import BundleTable, Hook, OnStale
+from broker.copies import replace
 from broker.delivery.formats import FileFormat
 from broker.delivery.restoring import whole
 from broker.delivery.root import Root

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from broker.agent import holding
 from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.cli.output import note
+from broker.copies import replace
 from broker.delivery import directory
 from broker.delivery.root import LeftBehindError, Root
 from broker.errors import BrokerError, ConflictError, DeniedError, RefusedError, VaultUnavailableError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 
 from broker.agent.kv import KvOutput
 from broker.compose.kv import kv_output
+from broker.copies import replace
 from broker.embedded.up import Embedded
 from broker.errors import BrokerError, InputError
 from broker.model.bundle import Bundle

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from broker.agent import listening as listening_module
+from broker.agent.binding import bound_at, bound_to
 from broker.agent.health import Health
-from broker.agent.listening import Listener, bound_at, bound_to
+from broker.agent.listening import Listener
 from broker.errors import InputError
 
 GOOD = b"HTTP/1.0 200"

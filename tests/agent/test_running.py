@@ -8,7 +8,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -16,12 +15,14 @@ from typing import cast
 import pytest
 
 from broker.agent import following, health, running
+from broker.agent.binding import bound_at
 from broker.agent.following import Condition, Follower
 from broker.agent.health import metrics
-from broker.agent.listening import Listener, bound_at
+from broker.agent.listening import Listener
 from broker.agent.probe import probe
 from broker.agent.running import Agent, once
 from broker.agent.tables import BundleTable
+from broker.copies import replace
 from broker.errors import DeniedError, InputError
 from broker.fetching.service import Service
 from broker.model.clock import system_clock

@@ -10,7 +10,20 @@ from tests.support.sources import MODULES, imports, label, room, tree
 
 CLI = [file for file in MODULES if room(file) == "cli"]
 LAZY = [file for file in MODULES if room(file) in ("cli", "compose", "telemetry", "delivery")]
-FREE = ("cli", "compose", "model", "errors", "config", "settings", "paths", "signals", "telemetry", "__version__")
+FREE = (
+    "copies",
+    "cli",
+    "compose",
+    "model",
+    "errors",
+    "config",
+    "settings",
+    "paths",
+    "signals",
+    "telemetry",
+    "copies",
+    "__version__",
+)
 HELPERS = (  # pure functions, and values that use-cases take and return: none of them reaches Vault or the partner
     "broker.fetching.",  # the other way to a bundle: over HTTP, with no login of this host
     "broker.addresses.",
@@ -36,6 +49,7 @@ INIT = ("broker.embedded.server.find_binary", "broker.vault.settings.VaultSettin
 DOORS = {
     ("broker/compose/scheduling.py", "broker.compose.daemon"),  # a scheduler that stays: APScheduler and listeners
     ("broker/compose/sweeping.py", "broker.telemetry.exposition"),  # only for a scrape
+    ("broker/cli/agent.py", "broker.agent.listening"),  # a server of HTTP, which the first files do not wait for
     ("broker/cli/agent.py", "broker.compose.kv"),  # only for [bundles.kv]: a Vault library, of an extra
     ("broker/cli/main.py", "broker.model.names"),  # only for a command that does not exist
     ("broker/cli/start.py", "broker.compose.graph"),

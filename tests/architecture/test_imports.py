@@ -14,7 +14,7 @@ from tests.support.sources import BROKER, MODULES, STANDIN, imports, label, room
 LADDER: list[set[str]] = [
     {"__init__"},
     {"errors"},
-    {"telemetry", "typed", "memfd"},
+    {"copies", "telemetry", "typed", "memfd"},
     {"model"},
     {"settings"},
     {

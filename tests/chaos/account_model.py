@@ -6,8 +6,10 @@ It imports nothing of the broker, so it cannot agree with a mistake that the bro
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
+
+from broker.copies import replace
 
 __all__ = ["PASSWORD_STEPS", "Generation", "Request", "State", "state_of"]
 

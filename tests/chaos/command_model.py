@@ -6,9 +6,9 @@ that yields nothing contradicts what the command said.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
+from broker.copies import replace
 from tests.chaos import request_model, secret_model
 from tests.chaos.account_model import Generation, State
 from tests.chaos.linearizable import DONE, Model, Operation, Phase

@@ -14,13 +14,14 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from partner_standin import Standin
 
+from broker.copies import replace
 from broker.embedded.up import Embedded
 from broker.model.names import AccountName
 from broker.vault.connection import Connection

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from broker.copies import replace
 from tests.chaos.account_model import Request, State
 from tests.chaos.linearizable import DONE, START, Operation, Phase
 from tests.chaos.model_steps import CONFLICT, OK, REFUSED, Steps, ends

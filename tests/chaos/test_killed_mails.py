@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from broker.copies import replace
 from broker.model.names import AccountName
 from broker.vault import layout
 from broker.vault.rotation_records import VaultRotationRecords

@@ -13,13 +13,13 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from partner_standin import Standin
 
+from broker.copies import replace
 from broker.embedded.home import Home
 from broker.embedded.server import Running
 from broker.embedded.up import Embedded

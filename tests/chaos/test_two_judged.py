@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from broker.copies import replace
 from tests.chaos.account_model import Generation, Request, State
 from tests.chaos.command_model import COMMANDS
 from tests.chaos.linearizable import Operation, Search

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Final
 from partner_standin import Standin
 
 from broker.compose.graph import Wiring
+from broker.copies import replace
 from broker.model.names import AccountName
 from broker.model.notice_rules import Channels
 from broker.scheduling.sweep import Outside

@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from broker.agent.probe import probe
+from broker.copies import replace
 from broker.embedded.up import Embedded
 from broker.errors import DeniedError
 from broker.issuing.grant import Renewed

@@ -10,12 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import DeniedError
 from broker.model.lease import Lease
 from tests.fetching.test_service import served

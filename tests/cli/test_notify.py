@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.peer("dovecot", "postfix"), pytest.mark.rights("chown"
 # What the scheduler does in a sweep; with "kill", it ends by SIGKILL when the first mail has left
 SWEEP: Final = """
 import os, signal, sys
-from dataclasses import replace
+from broker.copies import replace
 from pathlib import Path
 from broker.compose.graph import Broker
 from broker.config import resolve

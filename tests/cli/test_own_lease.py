@@ -10,7 +10,7 @@ import shlex
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pytest
 from broker.agent.files import Files
 from broker.agent.store import Store
 from broker.compose.graph import Wiring
+from broker.copies import replace
 from broker.delivery.directory import publishing
 from broker.delivery.root import Root
 from broker.errors import BrokerError, DeniedError, RefusedError, VaultUnavailableError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import pytest
 from partner_standin import Standin
 
 from broker.cli import request
+from broker.copies import replace
 from broker.errors import DeniedError, VaultUnavailableError
 from broker.issuing.batch_issuer import Issued
 from broker.model.bundle import Bundle, Wanted

@@ -7,11 +7,11 @@ import re
 import shlex
 import subprocess
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker.copies import replace
 from broker.pki.csr import parse
 from broker.vault.connection import Connection
 from broker.vault.errors import GoneError

@@ -9,7 +9,6 @@ import re
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from partner_standin import Standin
 import broker.client
 from broker.client import following
 from broker.client.published import NothingPublishedError
+from broker.copies import replace
 from broker.delivery.directory import CURRENT
 from broker.delivery.formats import MANIFEST
 from broker.errors import InputError, PartnerUnavailableError, RefusedError

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import broker.client.httpx
 from broker.agent import holding
 from broker.client import leased as module
 from broker.client.leased import Leased
+from broker.copies import replace
 from broker.errors import DeniedError, InputError, RefusedError, VaultUnavailableError
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.secret import Secret

@@ -6,13 +6,13 @@ import base64
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from broker.client import following
+from broker.copies import replace
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from tests.support.credential_sets import LEASE, LOGIN, publish, withdraw

@@ -8,7 +8,6 @@ import pickle
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from partner_standin import Standin
 
 from broker.client import following
+from broker.copies import replace
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.bundle import Bundle
 from broker.upstream import current

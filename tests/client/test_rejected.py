@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import pytest
 from cryptography import x509
 from partner_standin import Standin
 
+from broker.copies import replace
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret
 from broker.upstream import current

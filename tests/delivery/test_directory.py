@@ -15,13 +15,13 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.copies import replace
 from broker.delivery.directory import CURRENT, GRACE, publishing
 from broker.delivery.formats import DEFAULT, MANIFEST, FileFormat, parse
 from broker.delivery.root import LeftBehindError, Root, UnusableDirectoryError, held

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from partner_standin import Standin
 
+from broker.copies import replace
 from broker.delivery.formats import DEFAULT, FileFormat, curl_config, render
 from broker.errors import InputError
 from broker.model.authentication import Authentication, Basic, ClientId, Values

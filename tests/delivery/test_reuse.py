@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from broker.copies import replace
 from broker.delivery import reuse
 from broker.delivery.directory import CURRENT
 from broker.delivery.formats import FileFormat

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from broker_demo.rehearsal import Rehearsal, rehearse
 
+from broker.copies import replace
 from broker.model.account import Account, Contacts
 from broker.model.due import Renewal
 from broker.model.generation import PromotionMode, RenewalMode, Snooze

@@ -12,13 +12,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import pytest
 from partner_standin import Standin
 
+from broker.copies import replace
 from broker.embedded.up import Embedded
 from broker.errors import DeniedError
 from broker.model.role import Role

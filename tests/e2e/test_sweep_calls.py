@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from broker.compose.graph import Broker, Wiring
 from broker.config import resolve
+from broker.copies import replace
 from broker.model.account import Account
 from broker.telemetry import metrics
 from broker.vault import layout

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.evidence import holders as module
 from broker.evidence.holders import EARLIER, Holder, Period, holders
 from broker.model.chain import Entry, Fact, Head, appended

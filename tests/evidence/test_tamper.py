@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import RefusedError, UnknownNameError
 from broker.evidence.audit import collect
 from broker.evidence.statements import ChainRecord, StoredStatement, VerifyingKey

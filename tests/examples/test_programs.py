@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ import pytest
 from partner_standin import Standin
 
 from broker.agent.leases import STATE
+from broker.copies import replace
 from broker.delivery.formats import FileFormat
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret

@@ -7,11 +7,11 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import BrokerError
 from broker.evidence.journal import Journal
 from broker.issuing.announced import Announced

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import RefusedError, VaultUnavailableError
 from broker.issuing import expiries
 from broker.issuing.expiries import Expiries

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import DeniedError, RateError, UnknownNameError, VaultUnavailableError
 from broker.issuing import waits as module
 from broker.issuing.waits import Asked, Documents, Room, Wait, Waits

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.changes.requesting import submitted
 from broker.model.due import DueDate, Renewal, Rule

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.authentication import PARTS, Authentication, Basic, ClientId, Part, Request, Values
 from broker.model.secret import Secret

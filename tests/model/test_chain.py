@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import InputError
 from broker.model.chain import GENESIS, Entry, Head, appended, verify
 from broker.model.clock import Stamp

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.model.holdings import ConsumerRecord, Holding, stragglers
 from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName

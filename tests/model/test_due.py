@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.due import Renewal, account_due, lead_time
 from broker.model.generation import Closed, Submission

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from broker.copies import replace
 from broker.model.account import Account, Contacts
 from broker.model.chain import Entry
 from broker.model.changes import compromising, importing, moving, registering, requesting, trying

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.changes import compromising, registering, requesting
 from broker.model.clock import Stamp

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from broker.copies import replace
 from broker.errors import ConflictError, UnknownNameError
 from broker.model.finding import Finding
 from broker.model.proposal import (

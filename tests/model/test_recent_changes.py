@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import reduce
 
 import pytest
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.changes import moving, registering, rotating_password
 from broker.model.recent_changes import KEPT, RecentChanges, concerns_consumers

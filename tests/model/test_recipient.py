@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 
+from broker.copies import replace
 from broker.model.account import Contacts
 from broker.model.recipient import (
     FAILING,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.copies import replace
 from broker.delivery.formats import dump, parse
 from broker.evidence.statements import AnchorKey, Statement, verified
 from broker.issuing.leases import LeaseSigner

@@ -1,12 +1,12 @@
 """The plan of an account by its profile: a request that no machine sends waits for us."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import broker_demo
 import pytest
 
 import broker
+from broker.copies import replace
 from broker.model.channel import Channel
 from broker.model.life_cycle import Phase, Who
 from broker.partners.planned import plan_of

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import InputError, UnknownNameError
 from broker.model.authentication import Authentication, Basic, ClientId
 from broker.partners import catalogue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email
-from dataclasses import replace
 from datetime import UTC, datetime
 from email import policy
 from email.message import EmailMessage
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import InputError, RefusedError
 from broker.model.account import Account
 from broker.model.changes import compromising

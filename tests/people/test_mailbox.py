@@ -8,12 +8,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import InputError, MailUnavailableError
 from broker.model.proposal import Arrival
 from broker.model.secret import Secret

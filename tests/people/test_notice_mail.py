@@ -5,7 +5,6 @@ from __future__ import annotations
 import email
 import email.policy
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from typing import Final
@@ -14,6 +13,7 @@ import icalendar
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from broker.copies import replace
 from broker.errors import InputError
 from broker.model.letter import Item, Letter, LetterKind
 from broker.model.names import AccountName

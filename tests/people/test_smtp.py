@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.addresses import new_mail
+from broker.copies import replace
 from broker.errors import BrokerError, MailUnavailableError
 from broker.model.secret import Secret
 from broker.people.imap import imap_session

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import MailUnavailableError, RefusedError
 from broker.model.account import Account
 from broker.model.changes import requesting
@@ -53,7 +54,7 @@ class World:
     def _mailer(self) -> Mailer:
         world = self
 
-        class Noting(Mailer):
+        class Noting(Mailer, frozen=True):
             def deliver(self, content: bytes, recipients: Sequence[str]) -> tuple[str, ...]:
                 world.step("deliver")
                 world.mails.append((content, tuple(recipients)))

@@ -8,13 +8,13 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import BrokerError, RefusedError
 from broker.model.secret import Secret
 from broker.people.webhook import Webhook, WebhookError

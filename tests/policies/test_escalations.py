@@ -7,13 +7,14 @@ import json
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Final
 
 import pytest
 
+from broker.copies import replace
 from broker.embedded.up import Embedded
 from broker.model.role import Role
 from broker.model.secret import Secret

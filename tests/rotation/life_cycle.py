@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
+from broker.copies import replace
 from broker.errors import VaultUnavailableError
 from broker.model.account import Account
 from broker.model.changes import registering, requesting

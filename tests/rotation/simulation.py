@@ -7,11 +7,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from broker.copies import replace
 from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
 from broker.model.account import Account
 from broker.model.certificate import Spki

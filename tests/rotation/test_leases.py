@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import InputError
 from broker.model.holdings import ConsumerRecord, Which
 from broker.model.lease import BundleKind, Lease

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.generation import SigningRequest

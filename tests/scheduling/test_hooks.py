@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ import pytest
 
 from broker.compose.graph import Broker
 from broker.config import resolve
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.changes import moving, requesting

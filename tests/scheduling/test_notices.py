@@ -6,12 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 import pytest
 
+from broker.copies import replace
 from broker.model.account import Account, Contacts
 from broker.model.changes import requesting
 from broker.model.due import Renewal

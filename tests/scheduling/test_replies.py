@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import DeniedError, RefusedError
 from broker.model.certificate import Spki
 from broker.model.finding import has_errors

@@ -8,13 +8,13 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import pytest
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import moving, trying

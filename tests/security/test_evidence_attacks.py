@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import UnknownNameError
 from broker.evidence.statements import AnchorKey, Statement, VerifyingKey
 from broker.model.chain import Head

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
 
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.evidence.audit import Record, examine
 from broker.evidence.export import exported, imported

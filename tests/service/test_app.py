@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from broker.copies import replace
 from broker.errors import (
     BrokerError,
     BusyError,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import BrokerError
 from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD

@@ -9,11 +9,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
 
+from broker.copies import replace
 from broker.embedded.config import Options
 from broker.embedded.up import Embedded, administered, up
 from broker.vault.connection import Connection

@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from partner_standin import Standin
 
 from broker.compose.graph import Wiring
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.clock import system_clock
 from broker.pki.reply import read_reply

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from broker.copies import replace
 from broker.evidence.audit import Record, Report, collect, examine
 from broker.evidence.journal import Journal
 from broker.evidence.statements import Anchored, VerifyingKey, anchor

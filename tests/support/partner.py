@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from partner_standin import Standin
+
+from broker.copies import replace
 
 LOGIN = "MZP0000001"
 PASSWORD = "pl4nted:Pa§s/word+1"

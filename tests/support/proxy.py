@@ -15,11 +15,13 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from broker.copies import replace
 
 __all__ = ["Cue", "Fault", "Passed", "Proxy", "proxied"]
 

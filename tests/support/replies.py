@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.message import EmailMessage
 
 from cryptography import x509
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.changes import registering, requesting

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
 
+from broker.copies import replace
 from broker.model.secret import Secret
 from broker.vault.connection import Connection
 from broker.vault.logins import FixedToken

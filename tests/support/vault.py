@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from broker.copies import replace
 from broker.embedded.config import Options
 from broker.embedded.server import find_binary, stop
 from broker.embedded.up import Embedded, administered, up

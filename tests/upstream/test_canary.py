@@ -8,13 +8,14 @@ import socket
 import ssl
 import struct
 import threading
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 from partner_standin import Standin
 
+from broker.copies import replace
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Basic, ClientId, Request
 from broker.model.bundle import Bundle

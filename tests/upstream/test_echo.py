@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from partner_standin import Standin
 
 import broker.client
+from broker.copies import replace
 from broker.errors import BrokerError
 from broker.model.authentication import PASSWORD
 from broker.model.bundle import Bundle

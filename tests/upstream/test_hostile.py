@@ -8,7 +8,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import requests
 from partner_standin import Standin
 
 import broker.client
+from broker.copies import replace
 from broker.errors import BrokerError, PartnerUnavailableError
 from broker.model.bundle import Bundle
 from broker.model.names import AccountName

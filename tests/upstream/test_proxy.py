@@ -7,7 +7,6 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import requests
 from partner_standin import Standin
 
 import broker.client
+from broker.copies import replace
 from broker.errors import InputError
 from broker.model.bundle import Bundle
 from broker.model.proxy import Proxy, proxy_of

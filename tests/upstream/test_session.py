@@ -11,7 +11,6 @@ import ssl
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ import pytest
 import requests
 from partner_standin import Standin
 
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.bundle import Bundle
 from broker.model.secret import Secret

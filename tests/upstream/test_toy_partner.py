@@ -8,13 +8,13 @@ import json
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from partner_standin import Standin
 
 from broker.client import read
+from broker.copies import replace
 from broker.delivery.formats import FileFormat, curl_config
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import PARTS, Authentication
@@ -35,8 +35,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 REFUSAL = b"HTTP/1.1 401 no\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 
 
-@dataclass(frozen=True, slots=True)
-class ToyHmac(Part):
+class ToyHmac(Part, frozen=True):
     """HMAC-SHA-256 of method, target and body, under a named secret."""
 
     kind = "toy_hmac"
@@ -65,8 +64,7 @@ def mac(key: str, method: str, target: str, body: bytes) -> str:
     return hmac.new(key.encode(), f"{method} {target}\n".encode() + body, hashlib.sha256).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class ToyToken(Part):
+class ToyToken(Part, frozen=True):
     """The login in the body, which is JSON."""
 
     kind = "toy_token"

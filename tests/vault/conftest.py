@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
+from broker.copies import replace
 from broker.embedded.up import Embedded
 from broker.vault.connection import Connection
 from broker.vault.logins import FixedToken

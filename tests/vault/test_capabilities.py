@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import DeniedError
 from broker.model.role import Role
 from broker.model.secret import Secret

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import ConflictError, DeniedError, InputError, RefusedError
 from broker.model.role import Role
 from broker.model.secret import Secret

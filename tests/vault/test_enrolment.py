@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from broker.copies import replace
 from broker.embedded.up import Embedded
 from broker.errors import DeniedError, RefusedError, UnknownNameError
 from broker.model.jwt_issuer import JwtIssuer

@@ -6,13 +6,13 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from broker.copies import replace
 from broker.embedded.server import find_binary
 from broker.evidence.statements import Statement
 from broker.model.chain import GENESIS, Head

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import DeniedError, InputError
 from broker.model.role import Role
 from broker.model.secret import Secret

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from broker.copies import replace
 from broker.model.role import Role
 from broker.scheduling.replies import Mark
 from broker.vault.mailbox_marks import VaultMailboxMarks

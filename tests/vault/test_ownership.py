@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import BrokerError, DeniedError, RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.rotation.ports import Version

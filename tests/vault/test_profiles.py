@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from broker.compose.graph import Broker
 from broker.config import resolve
+from broker.copies import replace
 from broker.errors import ConflictError, UnknownNameError
 from broker.model.role import Role
 from broker.partners.catalogue import builtin, load

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import DeniedError, RefusedError
 from broker.model.recipient import REMEMBERED, Digest, Recipient, Recipients
 from broker.model.role import Role

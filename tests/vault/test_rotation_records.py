@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import DeniedError, RefusedError
 from broker.model.finding import Finding
 from broker.model.names import AccountName

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import BrokerError, DeniedError, InputError, RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.model.secret import Secret

@@ -9,13 +9,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from broker.copies import replace
 from broker.embedded.config import Options
 from broker.embedded.server import find_binary, start, stop
 from broker.errors import InputError, VaultUnavailableError

@@ -5,9 +5,10 @@ They are added in the order of the list, each to a copy of the request so far, s
 parts before it added.
 """
 
-from dataclasses import dataclass
 from functools import reduce
 from typing import Final
+
+from msgspec import Struct
 
 from broker.errors import InputError
 from broker.model.authentication.basic import Basic
@@ -21,8 +22,7 @@ PARTS: Final[dict[str, type[Part]]] = {part.kind: part for part in (Basic, Clien
 DEFAULT: Final[tuple[Part, ...]] = (Basic(), ClientId(query="client_id"))  # of a profile that names no parts
 
 
-@dataclass(frozen=True, slots=True)
-class Authentication:
+class Authentication(Struct, frozen=True):
     """The parts that one partner wants, and the media type of its answers."""
 
     parts: tuple[Part, ...] = DEFAULT

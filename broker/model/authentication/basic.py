@@ -2,14 +2,12 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from broker.errors import InputError
 from broker.model.authentication.interface import LOGIN, PASSWORD, Check, CurlOption, Part, Request, Values
 
 
-@dataclass(frozen=True, slots=True)
-class Basic(Part):
+class Basic(Part, frozen=True):
     """Add `Authorization: Basic`, in UTF-8 as curl sends it (RFC 7617, section 2.1)."""
 
     kind = "basic"

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
+from broker.copies import replace
 from broker.errors import InputError, RefusedError
 from broker.model.authentication.interface import CLIENT_ID, Check, CurlOption, Part, Request, Values
 from broker.model.setting import SettingError
@@ -18,8 +18,7 @@ _TAKEN: Final = re.compile(  # headers that mean something else
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ClientId(Part):
+class ClientId(Part, frozen=True):
     """Name of the query parameter or of the header that carries the client_id: one of the two."""
 
     kind = "client_id"

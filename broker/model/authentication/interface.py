@@ -1,17 +1,18 @@
 """The interface of a part of an authentication, the requests it adds to, and the values it adds.
 
-A part is a frozen dataclass whose fields are its settings in a profile: `hmac = { header = "X-Signature" }` makes
+A part is a frozen struct whose fields are its settings in a profile: `hmac = { header = "X-Signature" }` makes
 `Hmac(header="X-Signature")`. It holds no secret. `authentication.PARTS` lists all parts.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
+from msgspec import Struct, field
+
+from broker.copies import replace
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 
@@ -24,14 +25,16 @@ Check = Callable[[str], InputError | None]
 CurlOption = tuple[str, str]  # a long option without "--", and its value; "" for a flag
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request before it is sent. Its repr shows the method alone."""
 
     method: str
-    url: str = field(repr=False)  # absolute, below the account's base URL
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | None = field(default=b"", repr=False)  # None for a stream
+    url: str  # absolute, below the account's base URL
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = b""  # None for a stream
+
+    def __repr__(self) -> str:
+        return f"Request(method={self.method!r})"
 
     @property
     def host(self) -> str:
@@ -65,13 +68,15 @@ class Request:
         return replace(self, url=f"{self.url}{'&' if '?' in self.url else '?'}{name}={encoded}")
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(Struct, frozen=True):
     """The values that parts add: those of one application, and the named secrets of one generation."""
 
-    login: str = field(repr=False)
-    client_id: str = field(repr=False)
+    login: str
+    client_id: str
     secrets: Mapping[str, Secret[str]]
+
+    def __repr__(self) -> str:
+        return f"Values(secrets={self.secrets!r})"
 
     def secret(self, name: str) -> Secret[str]:
         """Return a named secret; raise `InputError` if the generation has none of this name."""
@@ -87,28 +92,27 @@ class Values:
 VALUES: Final = (LOGIN, CLIENT_ID)  # the other needs of a part are names of secrets
 
 
-@dataclass(frozen=True, slots=True)
-class Part(ABC):
+class Part(Struct, frozen=True):
     """One thing that the partner wants in every request."""
 
     kind: ClassVar[str]  # its key in a profile's table [authentication]
 
     @property
-    @abstractmethod
     def needs(self) -> Mapping[str, Check]:
         """The check of each value that it adds, by name: `login`, `client_id`, or a named secret."""
+        raise NotImplementedError
 
-    @abstractmethod
     def add(self, request: Request, values: Values) -> Request:
         """Return a copy of `request` with this part added. Earlier parts have already been added."""
+        raise NotImplementedError
 
     def bare(self, request: Request, values: Values) -> Request:  # noqa: ARG002  # for those that override it
         """Return a copy of `request` without what the partner's links repeat of this part."""
         return request
 
-    @abstractmethod
     def show(self, request: Request) -> Request:
         """Return a copy of `request` with placeholders for everything that `add` adds."""
+        raise NotImplementedError
 
     def curl(self, values: Values) -> tuple[CurlOption, ...] | None:  # noqa: ARG002  # for those that override it
         """Return the curl options that do the same, or None if no fixed option can, as for a signature."""

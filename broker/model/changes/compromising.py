@@ -1,7 +1,6 @@
 """Changes of a key that others know: it is reported, and later its certificate is confirmed dead."""
 
-from dataclasses import replace
-
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.changes.moving import moved

@@ -1,8 +1,8 @@
 """Changes of keys that were made outside: they are adopted, and copies of them are noted until they are gone."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
+from broker.copies import replace
 from broker.errors import ConflictError, UnknownNameError
 from broker.model.account import Account
 from broker.model.chain import Fact

@@ -1,8 +1,8 @@
 """Moves of generations between stages, and candidates made of others. Each is one write."""
 
 from collections.abc import Collection
-from dataclasses import replace
 
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.chain import Entry, Fact

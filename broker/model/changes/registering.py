@@ -1,8 +1,10 @@
 """Changes of an account's applications, secrets and CAs."""
 
-from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
+from msgspec import Struct, structs
+
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account, Contacts
 from broker.model.authentication import PASSWORD
@@ -36,8 +38,7 @@ from broker.model.stage import Move
 from broker.model.subject import Subject
 
 
-@dataclass(frozen=True, slots=True)
-class AccountSettings:
+class AccountSettings(Struct, frozen=True):
     """Settings of an account that a person changes; None keeps what is stored."""
 
     partner: tuple[str, ...] | None = None
@@ -57,7 +58,7 @@ def added(account: Account, *, by: str) -> Account:
 
 def account_set(account: Account, settings: AccountSettings, stamp: Stamp) -> Account:
     """Replace the settings that are given."""
-    given = {f.name: value for f in fields(settings) if (value := getattr(settings, f.name)) is not None}
+    given = {name: value for name, value in structs.asdict(settings).items() if value is not None}
     contacts = Contacts(
         given.pop("partner", account.contacts.partner),
         given.pop("team", account.contacts.team),

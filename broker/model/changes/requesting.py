@@ -1,7 +1,6 @@
 """Changes of signing requests."""
 
-from dataclasses import replace
-
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.certificate import Certificate

@@ -1,7 +1,6 @@
 """Changes of a password rotation: begun, steps that people confirm, ended or aborted."""
 
-from dataclasses import replace
-
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.chain import Fact

@@ -1,9 +1,9 @@
 """Changes of tries: a canary is reserved before it is sent, then answered; the breaker is reset."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.changes.writing import recorded, swapped, with_password_step

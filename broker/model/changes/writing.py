@@ -1,8 +1,8 @@
 """Steps that changes share: record evidence, replace an item, doom unused secrets."""
 
-from dataclasses import replace
 from typing import TypeVar
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.certificate import CaSet
 from broker.model.chain import Fact, appended

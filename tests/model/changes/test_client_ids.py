@@ -1,9 +1,8 @@
 """Changes of a client_id: another one is a candidate, a promotion gives it to consumers, a roll-back brings it back."""
 
-from dataclasses import replace
-
 import pytest
 
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.changes import moving, registering

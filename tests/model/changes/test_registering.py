@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD

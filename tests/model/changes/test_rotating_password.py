@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.evidence.tamper import differences
 from broker.model.account import Account

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import ConflictError, RefusedError, UnknownNameError, WaitingError
 from broker.model.account import Account
 from broker.model.changes import moving, trying
