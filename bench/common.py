@@ -31,9 +31,9 @@ def in_venv() -> None:
 def installed() -> Path:
     """Return the directory of the commands of this tree, in an environment with the base install alone."""
     place = ROOT / "build" / "installed"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    pip = [str(BIN / "python"), "-m", "pip", "--disable-pip-version-check", "-q"]
     into = [*pip, "--python", str(place / "bin" / "python"), "install"]
-    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", place], check=True)
+    subprocess.run([BIN / "python", "-m", "venv", "--clear", "--without-pip", place], check=True)
     subprocess.run([*into, "--require-hashes", "-r", ROOT / "requirements" / "base.txt"], check=True)
     with tempfile.TemporaryDirectory() as folder:  # pip itself would build it in an environment from the network
         subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True)

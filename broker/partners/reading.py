@@ -29,7 +29,7 @@ _KINDS: Final = {
 
 
 def converted(table: object, kind: type[T], readers: Mapping[str, Callable[[Any], object]] | None = None) -> T:
-    """Return `table` as the dataclass `kind`. Raise `SettingError` for the first mistake, its key within the table.
+    """Return `table` as the struct `kind`. Raise `SettingError` for the first mistake, its key within the table.
 
     `readers` read the values that are written as text, by key.
     """

@@ -31,7 +31,7 @@ class DamagedDocumentError(RefusedError):
 
 
 def encoded(value: object) -> dict[str, Any]:
-    """Return `value`, a dataclass of the model, as a document, exactly as reading returns it.
+    """Return `value`, a struct of the model, as a document, exactly as reading returns it.
 
     One with many strings is kept as one text (ADR 33): OpenBao takes a request with 1,000 at most.
     """
