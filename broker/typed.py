@@ -1,4 +1,8 @@
-"""Values of a type, made by msgspec of what JSON or TOML gave, in any thread."""
+"""Values of a type, made by msgspec of what JSON or TOML gave, in any thread.
+
+msgspec crashes if one thread uses a class whose fields another still learns, so each type is learned here, by one
+thread. All types with classes of ours are made here; `tests/architecture` looks for others.
+"""
 
 import threading
 from typing import Any, Final, TypeVar
@@ -11,13 +15,20 @@ _known: set[object] = set()
 
 
 def typed(value: object, kind: type[T], **options: Any) -> T:
-    """Return `value` as a `kind`; raise `msgspec.ValidationError`. `options` are those of `msgspec.convert`.
+    """Return `value` as a `kind`; raise `msgspec.ValidationError`. `options` are those of `msgspec.convert`."""
+    _learn(kind)
+    found: T = msgspec.convert(value, kind, **options)
+    return found
 
-    msgspec crashes if one thread uses a dataclass whose fields another still learns, so it learns each type before.
-    """
+
+def from_json(text: bytes | str, kind: type[T]) -> T:
+    """Return the value that `text` holds as a `kind`; raise `msgspec.DecodeError`, or `ValidationError` of it."""
+    _learn(kind)
+    return msgspec.json.decode(text, type=kind)
+
+
+def _learn(kind: object) -> None:
     if kind not in _known:
         with _LEARNING:
             msgspec.json.Decoder(kind)
         _known.add(kind)
-    found: T = msgspec.convert(value, kind, **options)
-    return found

@@ -15,6 +15,7 @@ from broker.model.bundle import Bundle, Granted
 from broker.model.clock import Clock
 from broker.model.lease import Consumer, Lease
 from broker.model.secret import Secret
+from broker.typed import from_json
 
 LEASE: Final = "lease.json"
 LOCK: Final = "agent.lock"  # an agent that uses the directory holds it
@@ -42,7 +43,7 @@ def encoded(leases: Sequence[tuple[Granted, str]]) -> bytes:
 def decoded(content: Secret[bytes] | None) -> list[tuple[Granted, str]]:
     """Return the leases in the file, without bundles; none if it is damaged."""
     try:
-        found = msgspec.json.decode(content.reveal(), type=_Leases) if content else None
+        found = from_json(content.reveal(), _Leases) if content else None
     except (msgspec.MsgspecError, ValueError):
         return []
     rows = found.rows if found and found.schema == _SCHEMA else []

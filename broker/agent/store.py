@@ -19,6 +19,7 @@ from broker.delivery.restoring import restored
 from broker.delivery.root import Root, as_unusable, held
 from broker.model.bundle import Bundle, Granted
 from broker.model.secret import Secret
+from broker.typed import from_json
 
 
 class State(Struct, frozen=True):
@@ -109,7 +110,7 @@ class Store:
 
 def _state(found: Secret[bytes] | None) -> State:
     try:
-        return msgspec.json.decode(found.reveal(), type=State) if found else State()
+        return from_json(found.reveal(), State) if found else State()
     except (msgspec.MsgspecError, ValueError):  # damaged: as if it were not there
         return State()
 

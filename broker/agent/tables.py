@@ -22,6 +22,7 @@ from broker.model.bundle import Wanted
 from broker.model.duration import parse_duration
 from broker.model.lease import LONGEST
 from broker.model.names import account_name, checked_name
+from broker.typed import typed
 
 _SECRET: Final = frozenset(FileFormat) - {
     FileFormat.CERTIFICATE, FileFormat.TRUST, FileFormat.USERNAME, FileFormat.CLIENT_ID, FileFormat.TRUSTSTORE
@@ -105,7 +106,7 @@ def bundle_tables(tables: Sequence[Mapping[str, Any]], base: Path, default: Path
         name = table.get("application")
         where = f"[[bundles]] of {name!r:.80}" if isinstance(name, str) else f"[[bundles]], number {number}"
         try:
-            found.append(_bundle(msgspec.convert(table, _Bundle), base, default))
+            found.append(_bundle(typed(table, _Bundle), base, default))
         except msgspec.ValidationError as error:
             raise InputError(f"{where}: {_plain(error)}", hint="docs/agent.md shows every key") from None
         except BrokerError as error:

@@ -11,6 +11,7 @@ from broker.agent.kv import KvOutput
 from broker.errors import InputError
 from broker.model.clock import Clock
 from broker.settings import checked_address
+from broker.typed import typed
 from broker.vault.connection import Connection
 from broker.vault.kv_place import KvPlace
 from broker.vault.logins import token_source
@@ -34,7 +35,7 @@ def kv_output(table: Mapping[str, Any], name: str, root: Path, base: Path, clock
     Paths begin at `base`. Raise `InputError`. Nothing is sent yet.
     """
     try:
-        read = msgspec.convert(table, _Table)
+        read = typed(table, _Table)
         login = {key: str(base / Path(value)) if key.endswith("file") else value for key, value in read.login.items()}
         method = login.pop("method", "")
         settings = VaultSettings(

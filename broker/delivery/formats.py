@@ -23,6 +23,7 @@ from broker.model.bundle import Bundle, Manifest
 from broker.model.names import account_name
 from broker.model.secret import Secret
 from broker.partners.authentication import authentication_of, document_of
+from broker.typed import typed
 
 MANIFEST: Final = "manifest.json"
 SCHEMA: Final = 1
@@ -210,7 +211,7 @@ def parse(data: bytes) -> Manifest:
         document["account"] = account_name(document["account"])
         document["authentication"] = authentication_of(document["authentication"])
         document["files"] = {name: row.get("sha256", "") for name, row in document["files"].items()}
-        return msgspec.convert(document, Manifest, from_attributes=True)
+        return typed(document, Manifest, from_attributes=True)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{MANIFEST} is damaged, or not the broker's", hint="get the bundle again") from None
 

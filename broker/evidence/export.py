@@ -19,6 +19,7 @@ from broker.evidence.audit import Record
 from broker.evidence.statements import ChainRecord, StoredStatement
 from broker.model.chain import Entry, Head
 from broker.model.finding import Finding
+from broker.typed import typed
 
 SCHEMA: Final = 1
 _KIND: Final = "credential-broker"
@@ -118,7 +119,7 @@ class _Reading:
 
 def _entry(value: dict[str, Any]) -> Entry | None:
     try:
-        entry = msgspec.convert(value, Entry)
+        entry = typed(value, Entry)
     except (msgspec.ValidationError, ValueError):
         return None
     # Another field is not in the hash

@@ -17,6 +17,7 @@ from broker.model.chain import Entry, Fact
 from broker.model.history import Event
 from broker.model.lease import LONGEST, RENEWABLE, SKEW
 from broker.model.names import AccountName
+from broker.typed import from_json, typed
 
 EARLIER: Final = RENEWABLE + LONGEST + SKEW  # before a period: a lease that is held in it was issued or renewed then
 LATER: Final = RENEWABLE + SKEW  # after a period: the end of a lease that was issued in it is known then
@@ -170,7 +171,7 @@ def _noted(held: _Held, entry: Entry, account: AccountName) -> Iterator[Holder]:
             held.end(_read(facts, _Ended), entry.at, "revoked")
         case "bundles-issued":
             for line in str(entry.facts.get("records", "")).splitlines():
-                yield from _of_account(held, msgspec.json.decode(line, type=_Lease), entry, account)
+                yield from _of_account(held, from_json(line, _Lease), entry, account)
         case what if what in _ISSUED:
             yield from _of_account(held, _read({**entry.facts, "what": what}, _Lease), entry, account)
 
@@ -181,4 +182,4 @@ def _of_account(held: _Held, said: _Lease, entry: Entry, account: AccountName) -
 
 
 def _read(facts: Mapping[str, Fact], kind: type[_Kind]) -> _Kind:
-    return msgspec.convert(facts, kind)
+    return typed(facts, kind)

@@ -26,6 +26,7 @@ from broker.model.chain import GENESIS, Entry, Head, verify
 from broker.model.clock import Clock
 from broker.model.finding import Finding, has_errors, refuse_errors
 from broker.model.secret import Secret
+from broker.typed import from_json
 
 ATTEMPTS: Final = 8
 LARGEST: Final = 4096  # chains in one statement: half a megabyte, which Vault on raft accepts
@@ -254,7 +255,7 @@ def _opened(stored: StoredStatement, key: VerifyingKey) -> Statement | Finding:
         if header.get("kid") != key.fingerprint:
             return _fault("key", f"{where} is signed with another key than {key.fingerprint[:16]}…")
         payload = jwt.PyJWS().decode_complete(stored.text, key.key, [_ALGORITHM])["payload"]
-        claims = msgspec.json.decode(payload, type=_Claims)
+        claims = from_json(payload, _Claims)
     except jwt.InvalidTokenError:
         return _fault("edited", f"{where} was edited: its signature does not fit")
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -34,6 +34,7 @@ from broker.model.secret import Secret
 from broker.model.waiting import Ended, Event
 from broker.network import FAULTS, service_address
 from broker.partners.authentication import authentication_of
+from broker.typed import typed
 
 _CONNECT: Final = 5.0  # seconds
 _READ: Final = 10.0  # seconds for each read; a holder of files acts on no signal meanwhile
@@ -146,7 +147,7 @@ class Service:
         """Return the applications that the caller has a right to."""
         answer = self._ask("/v1/accounts")
         try:
-            return msgspec.convert(answer["applications"], list[Application])
+            return typed(answer["applications"], list[Application])
         except (KeyError, TypeError, ValueError):
             raise self._unusable() from None
 

@@ -14,6 +14,7 @@ from broker.model.account import Account
 from broker.model.lease import Lease
 from broker.model.secret import Secret
 from broker.model.waiting import Ended, Event
+from broker.typed import from_json
 
 ALGORITHM: Final = "HS256"  # only brokers read leases, so one shared key at a time; `kid` lets two overlap
 AUDIENCE: Final = "credential-broker/lease"
@@ -73,7 +74,7 @@ class LeaseSigner(Struct, frozen=True):
     def _read(self, text: str) -> Lease | None:
         try:
             key = self.keys[jwt.get_unverified_header(text)["kid"]].reveal()
-            return msgspec.json.decode(_JWS.decode(text, key, [ALGORITHM]), type=_Claims).lease
+            return from_json(_JWS.decode(text, key, [ALGORITHM]), _Claims).lease
         except (jwt.InvalidTokenError, KeyError, TypeError, msgspec.DecodeError):
             return None
 

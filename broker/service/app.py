@@ -26,6 +26,7 @@ from broker.service.asgi import App, GoneError, Handler, Request, Response, Rout
 from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest
 from broker.service.problems import STATUS, UNAUTHORIZED, problem_answer
 from broker.telemetry import log, metrics, trace
+from broker.typed import from_json
 
 Message = TypeVar("Message")
 _JSON: Final = {"content-type": "application/json"}
@@ -222,7 +223,7 @@ def _idempotency_key(request: Request) -> str:
 def decoded(body: bytes, kind: type[Message]) -> Message:
     """Return the body as a message; raise `InputError`."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return from_json(body, kind)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"the body is not valid: {error}", hint="GET /openapi.json describes it") from None
 

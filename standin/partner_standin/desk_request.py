@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -31,6 +32,9 @@ class Parts:
     clock: Callable[[], datetime]
 
 
+_ONE: Final = threading.Lock()  # msgspec crashes if two threads use a class first at the same time
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request to the desk."""
@@ -43,7 +47,8 @@ class Asked:
     def read(self, kind: type[T]) -> T:
         """Return the body as `kind`; raise `ValueError` for any other JSON."""
         try:
-            return msgspec.json.decode(self.body, type=kind)
+            with _ONE:
+                return msgspec.json.decode(self.body, type=kind)
         except msgspec.DecodeError:  # its text would quote the body
             raise ValueError("the body is not the expected JSON") from None
 

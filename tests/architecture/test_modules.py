@@ -56,6 +56,25 @@ def with_code() -> list[Path]:
     return [file for file in PRODUCT if not is_empty(file)]
 
 
+def test_types_are_learned_in_one_place() -> None:
+    """msgspec may crash if two threads use a class first at the same time; `broker.typed` prevents it."""
+    makes = {"msgspec.convert": 1, "msgspec.json.decode": 1, "msgspec.json.Decoder": 0}  # where the type is given
+    calls = [
+        (file, call, ast.unparse(call.func))
+        for file in MODULES
+        if label(file) != "broker/typed.py"
+        for call in ast.walk(tree(file))
+        if isinstance(call, ast.Call)
+    ]
+    typed = [
+        (label(file), call.lineno, [*call.args[makes[name] :], *(k.value for k in call.keywords if k.arg == "type")])
+        for file, call, name in calls
+        if name in makes
+    ]
+    found = [(file, line) for file, line, kinds in typed if kinds and ast.unparse(kinds[0]) != "datetime"]
+    assert not found
+
+
 def test_packages_list_what_they_export() -> None:
     wrong = []
     for file in with_code():
