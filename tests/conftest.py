@@ -102,7 +102,11 @@ def _may_mount() -> bool:
         return True
 
 
-RIGHTS: Final[dict[str, Callable[[], bool]]] = {"mount": _may_mount, "chown": lambda: os.geteuid() == 0}
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+RIGHTS: Final[dict[str, Callable[[], bool]]] = {"mount": _may_mount, "chown": _is_root, "setuid": _is_root}
 
 
 def _stop(why: str) -> None:

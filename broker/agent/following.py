@@ -108,17 +108,21 @@ class Follower:
         return self._thread.is_alive()
 
     def once(self) -> None:
-        """Write the newest bundle and run its hook; leave both when this returns. Raise `BrokerError`."""
+        """Write the newest bundle and run its hook; leave the files when this returns, also if the hook fails.
+
+        Raise `BrokerError`.
+        """
         try:
             self._take()
             self._current()
             self._succeeded()
-            self.hooks.once()
         except BrokerError as error:
             self._failed(error)
             with suppress(BrokerError):
                 self.hooks.once()
             raise
+        else:
+            self.hooks.once()
         finally:
             if self._held:
                 self._held.close()

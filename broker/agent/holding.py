@@ -67,7 +67,7 @@ class Held:
         self.worked: Callable[[], None] = lambda: None  # is called when the lease was renewed and all is written
         self.keep: Callable[[Sequence[tuple[Granted, str]]], None] = lambda _: None  # gets the leases with directories
         self.may_return: Callable[[], bool] = lambda: True  # whether leases of older generations may be given back
-        self.extend: Callable[[Wanted, Granted], Granted] | None = None  # renews a lease of an older generation
+        self.extend: Callable[[Wanted, Granted], tuple[Granted, object]] | None = None  # also of an older generation
         self.poll: Callable[[], int | None] | None = None  # returns the current generation, beside the waits
         self._news = _News(source, lambda: self.granted)
         log.bind(lease=self.granted.lease.id)
@@ -270,7 +270,7 @@ class Held:
         """Return `one` with a lease that lasts until its time."""
         if self.extend and one.granted.lease.expires < one.until + self.grace:
             try:
-                return replace(one, granted=self.extend(self.wanted, one.granted))
+                return replace(one, granted=self.extend(self.wanted, one.granted)[0])
             except BrokerError as error:  # it ends by itself
                 log.info("the lease before was not renewed", reason=error.message)
         return one

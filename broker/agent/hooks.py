@@ -31,6 +31,7 @@ class Hooks:
         self._stopped = False
         self._generation, self._reason, self._number = "", "", 0
         self.failures = 0  # in a row
+        self._tries = 0  # of the hook for this failure
         self._thread = threading.Thread(target=self._run, name="hooks", daemon=True)
 
     def start(self) -> None:
@@ -52,7 +53,8 @@ class Hooks:
 
     def failed(self, reason: str) -> None:
         """Something failed for `reason`, a word of docs/agent.md."""
-        self._reason = reason
+        if reason != self._reason:
+            self._reason, self._tries = reason, 0
         self._wake.set()
 
     @property
@@ -61,14 +63,15 @@ class Hooks:
         return self._store.state.hooked == self._generation
 
     def once(self) -> None:
-        """Run what is to run now; raise what it raises."""
+        """Run what is to run now, the hook for a failure also if the other one fails; raise what they raise."""
         generation, reason, state = self._generation, self._reason, self._store.state
-        if generation and state.hooked != generation:
-            self._published()
-            self._note(hooked=generation)
-        if reason and state.failed != reason:
-            self._command(self._table.hook.on_failure, self._variables(FAILURE, reason))
-            self._note(failed=reason)
+        try:
+            if generation and state.hooked != generation:
+                self._published()
+                self._note(hooked=generation)
+        finally:
+            if reason and state.failed != reason:
+                self._on_failure(reason)
 
     def _note(self, hooked: str = "", failed: str = "") -> None:
         """Remember a hook that has run, unless the files have gone or come back meanwhile: then it runs again."""
@@ -96,8 +99,6 @@ class Hooks:
             except BrokerError as error:
                 self.failures += 1
                 log.error("hook failed", bundle=self._table.name, reason=error.message, failures=self.failures)
-                if self.failures >= _ATTEMPTS:
-                    self._note(failed=self._reason)
 
     def _pause(self) -> float | None:
         if not self.failures:
@@ -112,6 +113,16 @@ class Hooks:
         variables = self._variables(PUBLISHED)
         self._command(hook.command, variables)
         self._command(("systemctl", "reload", hook.systemd_reload) if hook.systemd_reload else (), variables)
+
+    def _on_failure(self, reason: str) -> None:
+        self._tries += 1
+        is_over = self._tries >= _ATTEMPTS
+        try:
+            self._command(self._table.hook.on_failure, self._variables(FAILURE, reason))
+            is_over = True
+        finally:
+            if is_over:
+                self._note(failed=reason)
 
     def _command(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         if command:

@@ -67,7 +67,7 @@ class Kept:
     def renew(self, service: Service, own: Granted, ttl: timedelta) -> tuple[Granted, int | None]:
         """Return the lease with a later end, and the current generation if it is another one."""
         lease = own.lease
-        renewed, newer = service.extended(Wanted(lease.account, lease.application, ttl), own)
+        renewed, newer = service.extend(Wanted(lease.account, lease.application, ttl), own)
         with self._opened() as (directory, leases):
             found = read_back(directory)
             kept = _named(lease.id, leases)

@@ -21,6 +21,7 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as env(1) says it
 _PATIENCE: Final = 10.0  # seconds from SIGTERM to SIGKILL, if a program is restarted
 _GLANCE: Final = 0.02  # seconds between looks at a group of processes that ends
 _PASSED: Final = frozenset(map(int, (signal.SIGCONT, signal.SIGTSTP, signal.SIGWINCH)))  # beside those that ask to end
+_REPEATED: Final = (0, signal.SIGKILL)  # sent again and again to a program that does not end
 _RESET: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # which Python ignores
 
 
@@ -166,7 +167,8 @@ class _Child:
             if not self._is_reaped:
                 os.kill(self._pid, number)
         except PermissionError:
-            log.info("the program was not signalled: it runs as another user", signal=number)
+            if number not in _REPEATED:
+                log.info("the program was not signalled: it runs as another user", signal=number)
             return True
         return not self._is_reaped
 

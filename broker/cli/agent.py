@@ -18,7 +18,7 @@ from broker.agent.tables import BundleTable, bundle_tables
 from broker.cli.exits import CODES
 from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
-from broker.cli.through import service
+from broker.cli.through import required_service
 from broker.config import Config
 from broker.delivery.directory import CURRENT
 from broker.delivery.root import is_memory
@@ -48,7 +48,7 @@ def command(start: Start, /, is_once: bool, pid: int | None) -> int:
     if not is_once:
         start.suggest("log.format", "json")
     tables = partial(_tables, start, start.config)
-    made = partial(_follower, start, _service(start))
+    made = partial(_follower, start, required_service(start, log.info))
     if not tables():
         raise InputError(
             "the configuration has no bundles", hint='[[bundles]] with application = "ACCOUNT/APPLICATION"'
@@ -86,14 +86,6 @@ def _listening(address: str, path: str, agent: Agent) -> Iterator[Callable[[], N
                 listener.start()
 
         yield listen
-
-
-def _service(start: Start) -> Service:
-    found = service(start, say=log.info) if start.config["service.address"] else None
-    if not found:
-        hint = "set BROKER_ADDR and BROKER_AUTH, or [service] in broker.toml"
-        raise InputError("the agent needs a broker service, and none is configured", hint=hint)
-    return found
 
 
 def _tables(start: Start, first: Config) -> list[BundleTable]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from broker.agent.keeping import Kept
 from broker.cli.output import note, show_details, show_done, when, wrote_json
 from broker.cli.start import Start
-from broker.cli.through import service
+from broker.cli.through import required_service
 from broker.delivery.directory import CURRENT
-from broker.errors import BrokerError, DeniedError, InputError, RefusedError
-from broker.fetching.service import Service, renews_further
+from broker.errors import BrokerError, DeniedError, RefusedError
+from broker.fetching.service import renews_further
 from broker.model.bundle import Granted
 from broker.model.duration import parse_duration
 
@@ -26,7 +26,8 @@ def show_own(start: Start, kept: Kept) -> None:
     own, _ = kept.current()
     lease = own.lease
     named = (lease.account, lease.application)
-    current = next((one for one in _service(start).applications() if (one.account, one.application) == named), None)
+    found = required_service(start).applications()
+    current = next((one for one in found if (one.account, one.application) == named), None)
     if not current:
         raise DeniedError(f"no right to {'/'.join(named)} any more", hint=f"{kept.command('revoke')} removes the files")
     row = {
@@ -61,7 +62,7 @@ def show_own(start: Start, kept: Kept) -> None:
 def renew_own(start: Start, kept: Kept, ttl: str) -> None:
     """Renew the lease of the files in a directory."""
     own, manifest = kept.current()
-    asked, wanted = _service(start), parse_duration(ttl or start.config["bundle.ttl"])
+    asked, wanted = required_service(start), parse_duration(ttl or start.config["bundle.ttl"])
     try:
         renewed, newer = kept.renew(asked, own, wanted)
     except (DeniedError, RefusedError) as error:
@@ -78,18 +79,11 @@ def renew_own(start: Start, kept: Kept, ttl: str) -> None:
 def revoke_own(start: Start, kept: Kept) -> None:
     """Remove the files in a directory, and give its leases back."""
     kept.require()
-    revoked = kept.revoke(_service(start))
+    revoked = kept.revoke(required_service(start))
     ids = [one.lease.id for one in revoked.leases]
     show_done(f"revoked: {', '.join(ids)}; the files in {kept.root} are gone", leases=ids)
     for path in revoked.staying:
         note(f"{path} is kept: another lease or other files are in it")
-
-
-def _service(start: Start) -> Service:
-    found = service(start) if start.config["service.address"] else None
-    if not found:
-        raise InputError("no broker service is configured", hint="export BROKER_ADDR=URL BROKER_AUTH=token-file:PATH")
-    return found
 
 
 def _refused(error: BrokerError, own: Granted, kept: Kept, start: Start) -> BrokerError:

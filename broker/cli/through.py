@@ -6,6 +6,7 @@ from pathlib import Path
 from broker.cli.options import read_input
 from broker.cli.output import note
 from broker.cli.start import Start
+from broker.errors import InputError
 from broker.fetching.identity import Identity, token_of
 from broker.fetching.service import Service
 from broker.model.lease import Caller
@@ -17,12 +18,23 @@ def service(start: Start, token_file: str = "", say: Callable[[str], None] = not
 
     `token_file` has the identity to show; without it, BROKER_AUTH names one. Raise `InputError`.
     """
+    if start.config["service.address"]:
+        return _made(start, f"token-file:{token_file}" if token_file else start.config["service.auth"], say)
+    say("directly from Vault")
+    return None
+
+
+def required_service(start: Start, say: Callable[[str], None] = note) -> Service:
+    """Return the service at BROKER_ADDR; raise `InputError` if none is set."""
+    if not start.config["service.address"]:
+        hint = "export BROKER_ADDR=URL BROKER_AUTH=token-file:PATH; or set [service] in broker.toml"
+        raise InputError("no broker service is configured", hint=hint)
+    return _made(start, start.config["service.auth"], say)
+
+
+def _made(start: Start, auth: str, say: Callable[[str], None]) -> Service:
     address, ca_file = start.config["service.address"], start.config["service.ca_file"]
-    if not address:
-        say("directly from Vault")
-        return None
-    shown = _shown(f"token-file:{token_file}" if token_file else start.config["service.auth"])
-    found = Service(address, shown, Path(ca_file) if ca_file else None)
+    found = Service(address, _shown(auth), Path(ca_file) if ca_file else None)
     say(f"through {address}")
     return found
 

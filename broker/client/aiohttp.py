@@ -20,9 +20,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Unpack
 
-import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
+try:
+    import aiohttp
+    from multidict import CIMultiDict, CIMultiDictProxy
+    from yarl import URL
+except ModuleNotFoundError as error:
+    lacks = f"broker.client.aiohttp needs {error.name}, of the extra aiohttp: pip install 'credential-broker[aiohttp]'"
+    raise ModuleNotFoundError(lacks, name=error.name) from None
 
 from broker.client.asynchronous import Loop, exchanged
 from broker.client.following import Directory, Follower, Following

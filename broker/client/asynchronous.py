@@ -57,9 +57,9 @@ async def exchanged(
     use = current.lend()
     found, rejection = await attempt(use)
     if rejection is Rejection.NONE:
-        current.has_newer(use, rejection)  # which asks nobody
+        current.forget_rejections()
         return found
-    if not await asyncio.to_thread(current.has_newer, use, rejection):
+    if not await asyncio.to_thread(current.has_newer, use):
         return found
     if may_repeat(rejection, method, body):
         await close(found)

@@ -15,7 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Unpack
 
-import httpx
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    lacks = f"broker.client.httpx needs {error.name}, of the extra httpx: pip install 'credential-broker[httpx]'"
+    raise ModuleNotFoundError(lacks, name=error.name) from None
 
 from broker.client.asynchronous import Loop
 from broker.client.following import Directory, Follower, Following

@@ -1,7 +1,7 @@
 """Requests of a person's own to the partner, with a bundle that is lent for them and held in memory."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from broker.signals import undisturbed
 from broker.telemetry import log
 from broker.upstream.call import Calls, parsed, quota_of
 from broker.upstream.credentials import Credentials
-from broker.upstream.exchange import Reply
+from broker.upstream.exchange import Line, Reply
 
 
 class Call(Struct, frozen=True):
@@ -74,19 +74,11 @@ class Caller(Struct, frozen=True):
     def answers(self, call: Call) -> Iterator[Answer]:
         """Yield the answer, or those of all pages."""
         bundle = self.bundle
-        calls = Calls(_credentials(bundle, self.config), (bundle.account, bundle.application), call.timeout)
-        request = _request(bundle, call)
-        pages, number, total = Pages(), 1, ""
-        while True:
-            reply = calls.send(request)
-            yield Answer(calls, reply, f"{number}{total}")
-            document = parsed(reply) if call.everything else None
-            if not isinstance(document, dict) or not (href := pages.next_link(document)):
-                return
-            request = calls.after(request, href)
-            pages.new(request.url)
-            number, count = number + 1, document.get("totalPage")
-            total = f" of {count}" if isinstance(count, int) else ""
+        credentials = _credentials(bundle, self.config)
+        with closing(Line(credentials)) as line:
+            of = (bundle.account, bundle.application)
+            calls = Calls(credentials, of, call.timeout, line if call.everything else None)
+            yield from _answers(calls, _request(bundle, call), call.everything)
 
 
 @contextmanager
@@ -101,6 +93,20 @@ def lent(source: Source, wanted: Wanted, config: Config, say: Callable[[str], No
                 source.give_back(granted)
             except BrokerError as error:
                 say(f"the lease was not given back ({error.message}): it ends at {granted.lease.expires:%F %TZ}")
+
+
+def _answers(calls: Calls, request: Request, everything: bool) -> Iterator[Answer]:
+    pages, number, total = Pages(), 1, ""
+    while True:
+        reply = calls.send(request)
+        yield Answer(calls, reply, f"{number}{total}")
+        document = parsed(reply) if everything else None
+        if not isinstance(document, dict) or not (href := pages.next_link(document)):
+            return
+        request = calls.after(request, href)
+        pages.new(request.url)
+        number, count = number + 1, document.get("totalPage")
+        total = f" of {count}" if isinstance(count, int) else ""
 
 
 def _request(bundle: Bundle, call: Call) -> Request:
@@ -120,4 +126,5 @@ def _credentials(bundle: Bundle, config: Config) -> Credentials:
         bundle.client_id,
         bundle.authentication,
         proxy_for(config, bundle.account),
+        bundle.not_after,
     )

@@ -109,7 +109,7 @@ class Service:
         Return `granted` itself if that ends as late: at the end of the certificate.
         """
         try:
-            renewed, newer = self.extended(wanted, granted)
+            renewed, newer = self.extend(wanted, granted)
         except RefusedError:  # such as for a generation that was retired; `grant` says if nothing is issued
             return self.grant(wanted)
         goes_on = renews_further(renewed.lease, granted.bundle.not_after)
@@ -121,12 +121,8 @@ class Service:
         self.give_back(fresh)
         return granted
 
-    def extend(self, wanted: Wanted, granted: Granted) -> Granted:
-        """Return the same bundle with a later end, also of a generation that is not current any more."""
-        return self.extended(wanted, granted)[0]
-
-    def extended(self, wanted: Wanted, granted: Granted) -> tuple[Granted, int | None]:
-        """Return the bundle with a later end, and the current generation if it is another one."""
+    def extend(self, wanted: Wanted, granted: Granted) -> tuple[Granted, int | None]:
+        """Return the same bundle with a later end, and the current generation if it is another one."""
         answer = self._ask("/v1/leases/renew", {**_lease(granted), "ttl": duration_text(wanted.ttl)})
         try:
             return _renewed(granted, answer), answer["newer"]

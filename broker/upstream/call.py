@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -25,7 +26,7 @@ from broker.network import Deadline
 from broker.partners.verdict import ProbeFacts, Where, classify, wait
 from broker.upstream.canary import detail_of, facts_of, number_of
 from broker.upstream.credentials import Credentials
-from broker.upstream.exchange import Reply, asked
+from broker.upstream.exchange import Line, Reply, asked
 
 _LARGEST: Final = 64 * 1024 * 1024  # bytes of a body
 _SAFE: Final = ("GET", "HEAD")
@@ -48,15 +49,21 @@ class NoAnswerError(PartnerUnavailableError):
 
 
 class Calls(Struct, frozen=True):
-    """Calls with one set, for the hints those of an application (account and name); `timeout` is for each exchange."""
+    """Calls with one set, for the hints those of an application (account and name); `timeout` is for each exchange.
+
+    `line` keeps a connection between them, if all may be sent twice.
+    """
 
     credentials: Credentials
     application: tuple[str, str]
     timeout: timedelta
+    line: Line | None = None
 
     def send(self, request: Request) -> Reply:
         """Return the partner's answer, whatever its status; raise `BrokerError` if there is none."""
-        found = asked(self.credentials, request, Deadline(self.timeout.total_seconds()), _LARGEST)
+        deadline = Deadline(self.timeout.total_seconds())
+        ask = self.line.asked if self.line else partial(asked, self.credentials)
+        found = ask(request, deadline, _LARGEST)
         if isinstance(found, Reply):
             return found
         raise self._error(found, request.method)

@@ -109,7 +109,9 @@ class Current(Generic[W]):
         `close` gets an answer that is not used.
         """
         found, use, rejection = self._tried(attempt)
-        if self.has_newer(use, rejection) and may_repeat(rejection, method, body):
+        if rejection is Rejection.NONE:
+            self.forget_rejections()
+        elif self.has_newer(use) and may_repeat(rejection, method, body):
             close(found)
             found = self._tried(attempt)[0]
         return found
@@ -166,14 +168,15 @@ class Current(Generic[W]):
         with self._lock:
             self._use.rest()
 
-    def has_newer(self, use: Use[W], rejection: Rejection) -> bool:
-        """Return whether there is a newer set than that of `use`; if the partner rejected it, ask once.
+    def forget_rejections(self) -> None:
+        """Take note of an exchange without a rejection: the next one asks again within a second."""
+        self._in_vain = 0
+
+    def has_newer(self, use: Use[W]) -> bool:
+        """Return whether there is a newer set than that of `use`, which the partner rejected; ask once.
 
         Threads that ask meanwhile wait for the same answer.
         """
-        if rejection is Rejection.NONE:
-            self._in_vain = 0
-            return False
         with self._asking:
             if self._use is use and time.monotonic() - self._asked >= ASK_EVERY * 2**self._in_vain:
                 with suppress(BrokerError):

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 exchange over one new TLS connection, within one deadline. It reports how far the exchange came.
+"""One HTTP/1.1 exchange over a TLS connection, within one deadline. It reports how far the exchange came.
 
 Lower than requests on purpose: a canary must know whether the handshake or the first read failed, and must not wait
 for a server that sends single bytes. No exception of ssl, sockets or requests travels past this package.
@@ -8,11 +8,14 @@ import http.client
 import os
 import socket
 import ssl
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from email.message import Message
 from functools import partial
-from typing import Final, TypeVar, cast
+from types import MappingProxyType
+from typing import Final, TypeGuard, TypeVar, cast
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -28,6 +31,7 @@ _LARGEST: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024  # bytes of a read: the length that the partner announces reserves no memory
 Found = TypeVar("Found")
 _WITH_BODY: Final = ("POST", "PUT", "PATCH")  # they send the length of an empty one too: RFC 9110, section 8.6
+_IDLE: Final = 5.0  # seconds for which a connection is kept: a firewall may drop it later, and say nothing
 _LISTEN: Final = 2.0  # seconds; a server that refuses a certificate does so within a round trip
 
 
@@ -37,6 +41,7 @@ class Reply(Struct, frozen=True):
     status: int
     headers: Message
     body: bytes
+    goes_on: bool = False  # the connection
 
 
 def asked(
@@ -47,9 +52,13 @@ def asked(
     `largest` bytes of a body are read. If the server closed the connection without a reason, a second one that sends
     nothing looks for it.
     """
-    message = _message(credentials, request)
+    message = _message(credentials, request, {"Connection": "close"})
     answer = _connected(credentials, deadline, lambda server: _answer(server, message, deadline, largest))
-    if isinstance(answer, Reply) or answer.where is not Where.FIRST_READ or not answer.closed:
+    return _explained(answer, credentials, deadline)
+
+
+def _explained(answer: Reply | ProbeFacts, credentials: Credentials, deadline: Deadline) -> Reply | ProbeFacts:
+    if not _was_closed(answer):
         return answer
     second = stays_open(credentials, deadline)
     if second.alert:
@@ -58,8 +67,52 @@ def asked(
     return replace(answer, stays_open=second.stays_open, detail=why if second.closed else answer.detail)
 
 
-def _message(credentials: Credentials, request: Request) -> bytes:
-    ours = {"Host": request.host, "User-Agent": "credential-broker", "Connection": "close"}
+def _was_closed(answer: Reply | ProbeFacts) -> TypeGuard[ProbeFacts]:
+    return isinstance(answer, ProbeFacts) and answer.where is Where.FIRST_READ and answer.closed
+
+
+class Line:
+    """Keeps a connection to the partner for further requests, all of them such as may be sent twice."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._server: ssl.SSLSocket | None = None
+        self._used = 0.0
+
+    def asked(self, request: Request, deadline: Deadline, largest: int = _LARGEST) -> Reply | ProbeFacts:
+        """Return the answer to `request`, or how far the exchange came, as the function `asked` does.
+
+        If the partner has closed the kept connection, the request is sent on another one.
+        """
+        message = _message(self._credentials, request)
+        if time.monotonic() > self._used + _IDLE or self._credentials.has_expired(datetime.now(UTC)):
+            self.close()
+        if self._server:
+            answer = self._answer(self._server, message, deadline, largest)
+            if not _was_closed(answer):
+                return answer
+        server = _opened(self._credentials, deadline)
+        if isinstance(server, ProbeFacts):
+            return server
+        return _explained(self._answer(server, message, deadline, largest), self._credentials, deadline)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+    def _answer(self, server: ssl.SSLSocket, message: bytes, deadline: Deadline, largest: int) -> Reply | ProbeFacts:
+        self._server = server
+        answer = _answer(server, message, deadline, largest)
+        self._used = time.monotonic()
+        if isinstance(answer, ProbeFacts) or not answer.goes_on:
+            self.close()
+        return answer
+
+
+def _message(credentials: Credentials, request: Request, more: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    ours = {"Host": request.host, "User-Agent": "credential-broker", **more}
     signed = credentials.signed(replace(request, headers={**ours, **request.headers}))
     if signed.body or signed.method in _WITH_BODY:
         signed = signed.with_header("Content-Length", str(len(signed.content)))
@@ -80,13 +133,23 @@ def _connected(
     credentials: Credentials, deadline: Deadline, act: Callable[[ssl.SSLSocket], Found]
 ) -> Found | ProbeFacts:
     """Verify the server, and return what `act` returns, or why it could not be called."""
+    server = _opened(credentials, deadline)
+    if isinstance(server, ProbeFacts):
+        return server
+    try:
+        with server:
+            return act(server)
+    except (OSError, ValueError) as error:
+        return _facts_of(error, Where.FIRST_READ)
+
+
+def _opened(credentials: Credentials, deadline: Deadline) -> ssl.SSLSocket | ProbeFacts:
+    """Return a connection to the server, which is verified, or why there is none."""
     parts, where = urlsplit(credentials.base_url), Where.PROXY if credentials.proxy else Where.CONNECT
     try:
         with network.connected(parts.hostname or "", parts.port or 443, deadline, credentials.proxy) as plain:
             where = Where.HANDSHAKE
-            with credentials.context.wrap_socket(plain, server_hostname=parts.hostname) as server:
-                where = Where.FIRST_READ
-                return act(server)
+            return credentials.context.wrap_socket(plain, server_hostname=parts.hostname)
     except (OSError, ValueError) as error:
         _close_leaked(error)
         return _facts_of(error, where)
@@ -134,7 +197,7 @@ def _read(reader: network.Reader, method: str) -> Reply:
         body = b"".join(iter(partial(response.read, _PIECE), b""))
         if response.length:
             raise http.client.IncompleteRead(body, response.length)
-        return Reply(response.status, response.headers, body)
+        return Reply(response.status, response.headers, body, not response.will_close)
 
 
 def _facts_of(error: Exception, where: Where) -> ProbeFacts:

@@ -39,10 +39,10 @@ class Broker(Source):
     listed: int | None = None
     extended: int = 0
 
-    def extend(self, wanted: Wanted, granted: Granted) -> Granted:
+    def extend(self, wanted: Wanted, granted: Granted) -> tuple[Granted, int | None]:
         self._raise()
         self.extended += 1
-        return replace(granted, lease=replace(granted.lease, expires=datetime.now(UTC) + self.term))
+        return replace(granted, lease=replace(granted.lease, expires=datetime.now(UTC) + self.term)), self.current
 
     def applications(self) -> list[Application]:
         self._raise()
@@ -118,6 +118,18 @@ def link(root: Path) -> str:
     with suppress(FileNotFoundError):
         return str((root / "current").readlink())
     return ""
+
+
+def test_a_failing_hook_leaves_the_files(root: Path) -> None:
+    """Of one that runs once, from cron: the next run tries the hook again."""
+    source = Broker()
+    one = follower(source, root, hook=Hook(command=("false",)))
+    with pytest.raises(RefusedError, match="exit code 1"):
+        one.once()
+    assert whole(root)
+    assert one.standing.condition is Condition.OK
+    assert not source.returned
+    assert not one.store.state.hooked
 
 
 def test_files_come_and_go(root: Path) -> None:

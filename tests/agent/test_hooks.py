@@ -149,6 +149,17 @@ def test_a_failing_hook_is_tried_again(
     one.stop()
 
 
+def test_a_failure_is_told_beside_a_failing_hook(made: Callable[..., Hooks], tmp_path: Path) -> None:
+    one = made(command=("false",), on_failure=("touch", str(tmp_path / "told")))
+    one.published("gen-000001", 1)
+    one.failed("stale")
+    with pytest.raises(RefusedError):
+        one.once()
+    assert (tmp_path / "told").exists()
+    assert one._store.state.failed == "stale"
+    assert not one.settled
+
+
 def test_no_hook_settles_by_itself(made: Callable[..., Hooks]) -> None:
     one = made()
     one.published("gen-000001", 1)

@@ -7,19 +7,23 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from broker.agent import supervising
 from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, supervised
 from broker.errors import DeniedError
 from broker.model.clock import system_clock
+from broker.telemetry import log
 from tests.agent.test_holding import WANTED, Source, until
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
+_CAPABILITY_VERSION, _CAP_KILL = 0x20080522, 1 << 5  # of capget(2), capabilities(7)
 
 
 def run(root: Path, script: str, on_rotation: int = 0, *, act: Callable[[Source], None] | None = None) -> int:
@@ -184,3 +188,43 @@ def test_its_signals_are_as_ours_were(tmp_path: Path) -> None:
     masks = (tmp_path / "masks").read_text().split()
     assert masks[1] == "0000000000000000"
     assert int(masks[3], 16) & (1 << (signal.SIGPIPE - 1)) == 0
+
+
+@contextmanager
+def without_right_to_kill() -> Iterator[None]:
+    """Take from this thread the right to signal processes of other users: CAP_KILL, capabilities(7)."""
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    before = sets[0]
+    sets[0] &= ~_CAP_KILL
+    assert not libc.capset(header, sets)
+    try:
+        yield
+    finally:
+        sets[0] = before
+        libc.capset(header, sets)
+
+
+@pytest.mark.rights("setuid")
+def test_a_program_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is neither signalled nor ended, and goes on."""
+    monkeypatch.setattr(supervising, "_PATIENCE", 0.02)
+    said: list[str] = []
+    log.send_to(log.Level.INFO, lambda _level, event, _fields: said.append(event))
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "sleep", "60"]
+    child = supervising._Child(Program(command, {"PATH": os.environ["PATH"]}, signal.SIGTERM), ())
+    status = Path(f"/proc/{child._pid}/status")
+    try:
+        until(lambda: "Name:\tsleep" in status.read_text())
+        with without_right_to_kill():
+            assert not child.ended_by(signal.SIGHUP)
+            child.rotated()
+        assert {line.partition(":")[0] for line in said} == {
+            "the program was not signalled",
+            "the program was not restarted",
+        }
+        assert "State:\tS" in status.read_text()
+    finally:
+        log.reset()
+        os.kill(child._pid, signal.SIGKILL)
+        os.waitpid(child._pid, 0)

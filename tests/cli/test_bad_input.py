@@ -377,7 +377,7 @@ ROWS: Final = (
     Row("rotation retire acme --generation 1", 6, "hint: it takes one that is previous or rejected"),
     Row("rotation retire acme --generation 9", 2, "no generation 9"),
     Row("rotation retire acme --generation 1 --force", 2, "--force requires --reason", "rotated"),
-    Row("agent", 2, "the agent needs a broker service"),
+    Row("agent", 2, "no broker service is configured"),
     Row("agent --until-exit-of x", 2, "is not a valid integer"),
     Row("agent acme/reporting", 2, "unexpected extra argument"),
     Row("exec acme/reporting", 125, "missing argument 'PROGRAM...'"),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from partner_standin import Standin
@@ -19,6 +20,7 @@ from broker.model.lease import Caller, Lease
 from broker.model.secret import Secret
 from broker.service.answers import Contents
 from broker.signals import AskedToEnd
+from broker.upstream import exchange
 from tests.cli.test_exec import Live
 from tests.fetching.test_service import served
 from tests.service.test_app import READER
@@ -110,10 +112,13 @@ def test_body_is_printed_as_it_is(shell: Shell) -> None:
     shell.assert_given_back()
 
 
-def test_pages_are_followed_to_the_end(shell: Shell) -> None:
+def test_pages_are_followed_to_the_end(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = shell.json("GET", "/fleets", "--all")
+    connected = Mock(wraps=exchange._opened)
+    monkeypatch.setattr(exchange, "_opened", connected)
     assert shell.json("GET", "/fleets?pageSize=1", "--all") == whole
     assert len(whole) > 1
+    assert connected.call_count == 1, "one connection for all pages"
     shell.partner.faults.set("echo-client-id")
     bodies = shell.request("GET", "/fleets?pageSize=1", "--all").out
     assert [json.loads(line)["totalPage"] for line in bodies.splitlines()] == [len(whole)] * len(whole)

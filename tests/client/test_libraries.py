@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import logging
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,6 +34,14 @@ pytestmark = pytest.mark.slow
 
 Opened = Callable[..., AbstractContextManager[Calls]]
 LIBRARIES = ("requests", "httpx", "aiohttp")
+
+
+@pytest.mark.parametrize("extra", ["httpx", "aiohttp"])
+def test_a_missing_extra_is_named(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, f"broker.client.{extra}")
+    monkeypatch.setitem(sys.modules, extra, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'credential-broker\[{extra}\]'"):
+        importlib.import_module(f"broker.client.{extra}")
 
 
 @pytest.fixture

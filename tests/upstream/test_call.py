@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from email.message import Message
 
 import pytest
+from partner_standin import Standin
 
+from broker.copies import replace
 from broker.errors import BrokerError, Kind, RefusedError
 from broker.model.authentication import PASSWORD, Request
 from broker.model.bundle import Bundle
 from broker.partners.verdict import ProbeFacts, Where
+from broker.upstream import exchange
 from broker.upstream.call import Calls, parsed, quota_of
-from broker.upstream.exchange import Reply, _message
+from broker.upstream.exchange import Line, Reply, _message
 from tests.support.credential_sets import credentials_of
 from tests.support.echoing import FORMS, repeated, traces
+from tests.support.keeping import Keeping
+from tests.support.tls_server import Saying
 
 
 def reply(body: bytes = b"{}", status: int = 200, **headers: str) -> Reply:
@@ -115,3 +122,45 @@ def test_a_write_without_an_answer_may_be_done(calls: Calls) -> None:
     assert "it may have been carried out" in calls._error(facts, "POST").hint
     assert "it may have been carried out" not in calls._error(facts, "GET").hint
     assert PASSWORD not in calls._error(facts, "GET").hint
+
+
+@pytest.fixture
+def kept(bundle: Bundle) -> Callable[[str], AbstractContextManager[Callable[[], int]]]:
+    """Return a function that lends the status of a GET at an address, over a connection that is kept."""
+
+    @contextmanager
+    def lent(address: str) -> Iterator[Callable[[], int]]:
+        credentials = credentials_of(replace(bundle, base_url=address))
+        with closing(Line(credentials)) as line:
+            calls = Calls(credentials, ("acme", "reporting"), timedelta(seconds=5), line)
+            yield lambda: calls.send(Request("GET", f"{address}/fleets")).status
+
+    return lent
+
+
+Kept = Callable[[str], AbstractContextManager[Callable[[], int]]]
+
+
+def test_pages_share_a_connection(partner: Standin, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Keeping(partner) as server, kept(server.url) as get:
+        assert [get(), get(), get()] == [200] * 3
+        assert len({port for port, _, _ in server.got}) == 1
+        monkeypatch.setattr(exchange, "_IDLE", -1.0)
+        get()
+        assert len({port for port, _, _ in server.got}) == 2
+        server.until(lambda: len(server.open) == 1)
+
+
+def test_a_closed_connection_is_replaced(partner: Standin, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_LISTEN", 0.05)
+    saying = Saying(partner, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")  # and closes it
+    with saying as address, kept(address) as get:
+        assert [get(), get()] == [200] * 2
+        saying.answer = b"nothing"
+        with pytest.raises(BrokerError, match="not HTTP"):
+            get()
+        saying.answer = b""
+        with pytest.raises(BrokerError, match="without a reason"):
+            get()
+    with pytest.raises(BrokerError, match="refused"), kept(address) as get:
+        get()
