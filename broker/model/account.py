@@ -133,12 +133,13 @@ class Account(Struct, frozen=True):
     @property
     def automatic_candidates(self) -> tuple[Generation, ...]:
         """Candidates that a machine may promote, the newest last: those with a certificate that was never current."""
-        return tuple([g for g in self.candidates if not self.reuses_certificate(g)])
+        return tuple([g for g in self.generations if g.stage is Stage.CANDIDATE and not self.reuses_certificate(g)])
 
     @property
     def compromise(self) -> Halt | None:
         """When and how people reported that others know the key of `compromised`."""
-        return self.compromise_of(self.compromised.parts.key) if self.compromised else None
+        victim = self.compromised
+        return self.compromise_of(victim.parts.key) if victim else None
 
     @property
     def next_request(self) -> int:
@@ -235,9 +236,9 @@ class Account(Struct, frozen=True):
 
     def parts_of(self, generation: Generation) -> Parts:
         """Return the complete parts of `generation`; those of a candidate as it would be tried now."""
-        if self.current is None or (generation.parts.complete and generation.stage is not Stage.CANDIDATE):
-            return generation.parts
-        return generation.parts.over(self.current.parts)
+        whole = generation.parts.complete and generation.stage is not Stage.CANDIDATE
+        current = None if whole else self.current
+        return generation.parts.over(current.parts) if current else generation.parts
 
     def brought_back(self, generation: Generation) -> Parts:
         """Return the parts that a roll-back to `generation` brings: its certificate, and client_ids other than now."""

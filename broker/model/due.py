@@ -26,7 +26,7 @@ class Renewal(Struct, frozen=True):
     lead_time: timedelta | None = None  # from sending the CSR to having the reply
 
 
-class LeadTime(Struct, frozen=True):
+class LeadTime(Struct, frozen=True, gc=False):
     """How long the partner takes to answer, and where that is from. `waits` are the answered requests."""
 
     time: timedelta
@@ -86,7 +86,7 @@ class Term(Struct, frozen=True):
     decides: bool = False
 
 
-class DueDate(Struct, frozen=True):
+class DueDate(Struct, frozen=True, gc=False):
     """When renewal must start, and the terms that it follows from."""
 
     at: datetime
@@ -130,7 +130,7 @@ class DueDate(Struct, frozen=True):
             case Rule.SHARE:
                 return f"{self.renewal.share:.0%} of its lifetime"
             case Rule.SET:
-                return f"{self.renew_before} before its end, as set for the account"
+                return f"{self.renew_before} before its end, by --renew-before"
             case Rule.SNOOZE:
                 return f"snoozed until {self.snoozed.until:%F %TZ}: {self.snoozed.reason}" if self.snoozed else ""
 

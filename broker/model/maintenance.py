@@ -20,7 +20,7 @@ class Freeze(Struct, frozen=True):
     reason: str = ""
 
 
-class Opening(Struct, frozen=True):
+class Opening(Struct, frozen=True, gc=False):
     """A time at which the scheduler may act. `window` is empty if none is configured."""
 
     at: datetime

@@ -1,7 +1,6 @@
 """The plan of an account's rotation: what is done when, by whom and why. Pure: no vault, no clock of its own."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -22,6 +21,9 @@ _HORIZON: Final = timedelta(days=2 * 366)  # no window for a retirement is looke
 _NONE: Final = Maintenance()
 
 
+# gc=False, here and in `due` and `todo`: nothing in a plan refers back to it, and a sweep makes many plans
+
+
 class Action(Enum):
     """A step of a rotation."""
 
@@ -32,7 +34,7 @@ class Action(Enum):
     RETIRE = "retire"
 
 
-class Step(Struct, frozen=True):
+class Step(Struct, frozen=True, gc=False):
     """A step, when it is expected, and why then. `at` is None if nothing says when."""
 
     action: Action
@@ -40,7 +42,7 @@ class Step(Struct, frozen=True):
     because: str
 
 
-class AccountPlan(Struct, frozen=True):
+class AccountPlan(Struct, frozen=True, gc=False):
     """What comes next for an account. The scheduler takes a step whose time has come, if it is `automatic`."""
 
     account: AccountName
@@ -83,8 +85,7 @@ def _automatic(account: Account, todo: Todo) -> bool:
     return by == "renewal" and account.renewal is RenewalMode.AUTO
 
 
-@dataclass(eq=False, slots=True)
-class _Planner:
+class _Planner(Struct, frozen=True, gc=False):
     account: Account
     renewal: Renewal
     maintenance: Maintenance
@@ -119,8 +120,8 @@ class _Planner:
             return request.submissions[0].at, again
         if not self.due or account.renewal is RenewalMode.DISABLED or account.refused_request:
             return None  # or a person corrects the refused request first, or enables renewal
-        current, victim = account.current, account.compromised
-        if current and victim and current.parts.key == victim.parts.key:
+        victim = account.compromised
+        if victim and account.current and account.current.parts.key == victim.parts.key:
             return now, (Step(Action.RENEW, now, "others know the current key"),)
         begins = max(self.due.at, now)
         return begins, (Step(Action.RENEW, begins, self.due.because),)
@@ -135,9 +136,10 @@ class _Planner:
 
     def since(self) -> datetime:
         """Return when the phase began; when the last set became current if nothing else says so."""
-        account, due, request = self.account, self.due, self.account.open_request
+        account, due = self.account, self.due
         if self.todo.phase is Phase.NOT_DUE and account.current:
             return account.current.since  # most accounts, most of the time
+        request = account.open_request
         sent = request.submissions[0].at if request and request.submissions else None
         begins = {
             Phase.COMPROMISED: account.compromise and account.compromise.at,

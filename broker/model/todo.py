@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Final
 
 from msgspec import Struct
@@ -82,7 +81,7 @@ def paused_until(account: Account, now: datetime) -> datetime | None:
     return until if until and now < until <= now + LONGEST_PAUSE + _APART else None
 
 
-class Todo(Struct, frozen=True):
+class Todo(Struct, frozen=True, gc=False):
     """A step: the phase that it belongs to, why, by which command, and who does it."""
 
     phase: Phase
@@ -118,14 +117,12 @@ def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: date
     If the current certificate is over, or the account is suspended, the step says so first.
     """
     candidate = next(reversed(account.automatic_candidates), None)
-    step = next(
-        chain(
-            _to_fix(account, candidate or account.current),
-            _in_progress(account, candidate, renewal, now),
-            _to_replace(account),
-            _to_begin(account, due, now),
-            _to_tidy(account, renewal, now),
-        )
+    step = (
+        _to_fix(account, candidate or account.current)
+        or (_to_promote(account, candidate, now) if candidate else _requested(account, renewal, now))
+        or _to_replace(account)
+        or _to_begin(account, due, now)
+        or _to_tidy(account, renewal, now)
     )
     known = account.compromise
     if known:
@@ -143,7 +140,7 @@ def last_answer(account: Account, generation: Generation) -> tuple[Try, Verdict]
     """Return the last canary of the set that `generation` makes now, and the partner's answer; None without one."""
     parts = account.parts_of(generation)
     for made in reversed(account.tries):
-        if (made.generation, made.parts) == (generation.number, parts) and made.verdict in _VERDICTS:
+        if made.generation == generation.number and made.parts == parts and made.verdict in _VERDICTS:
             return made, Verdict(made.verdict)
     return None
 
@@ -159,63 +156,65 @@ def overlap_end(account: Account, generation: Generation, renewal: Renewal) -> d
     return max(generation.since, min(generation.since + (renewal.overlap or DEFAULT_OVERLAP), end))
 
 
-def _to_fix(account: Account, next_set: Generation | None) -> Iterator[Todo]:
+def _to_fix(account: Account, next_set: Generation | None) -> Todo | None:
     name = account.name
     if account.breaker:
         message = f"the partner rejected the login on {account.breaker.at:%F %TZ}"
-        yield Todo(Phase.STOPPED, message, f"broker password set {name}")
+        return Todo(Phase.STOPPED, message, f"broker password set {name}")
     if not account.secrets:
-        yield Todo(Phase.NEW, "it has no password", f"broker password set {name}")
+        return Todo(Phase.NEW, "it has no password", f"broker password set {name}")
     if not account.applications:
-        yield Todo(Phase.NEW, "it has no application", f"broker app add {name}/APPLICATION")
-    if next_set:
-        yield from _refused(account, next_set)
+        return Todo(Phase.NEW, "it has no application", f"broker app add {name}/APPLICATION")
+    return _refused(account, next_set) if next_set else None
 
 
-def _refused(account: Account, generation: Generation) -> Iterator[Todo]:
-    """Yield the remedy if the partner's last answer refused this very set."""
+def _refused(account: Account, generation: Generation) -> Todo | None:
+    """Return the remedy if the partner's last answer refused this very set."""
     made, verdict = last_answer(account, generation) or (None, Verdict.OK)
-    if made and verdict.refuses:
-        changed = generation.parts.client_ids if generation.stage is Stage.CANDIDATE else ()
-        rejected = [*changed, *(a.name for a in account.applications if a.rejected_at), "APPLICATION"][0]
-        message = f"on {made.at:%F %TZ} the partner's answer to generation {generation.number} was {verdict.value}"
-        changes = generation.stage is Stage.CANDIDATE or verdict is Verdict.CLIENT_REJECTED  # its remedy adds one
-        verb = "promote" if changes else "canary"
-        hint = f"{verdict.remedy(account.name, rejected)}; then: broker rotation {verb} {account.name}"
-        yield Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint)
+    if made is None or not verdict.refuses:
+        return None
+    changed = generation.parts.client_ids if generation.stage is Stage.CANDIDATE else ()
+    rejected = [*changed, *(a.name for a in account.applications if a.rejected_at), "APPLICATION"][0]
+    message = f"on {made.at:%F %TZ} the partner's answer to generation {generation.number} was {verdict.value}"
+    changes = generation.stage is Stage.CANDIDATE or verdict is Verdict.CLIENT_REJECTED  # its remedy adds one
+    verb = "promote" if changes else "canary"
+    hint = f"{verdict.remedy(account.name, rejected)}; then: broker rotation {verb} {account.name}"
+    return Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint)
 
 
-def _in_progress(account: Account, candidate: Generation | None, renewal: Renewal, now: datetime) -> Iterator[Todo]:
-    name = account.name
-    if candidate:
-        made, verdict = last_answer(account, candidate) or (None, None)
-        tried = f" again (on {made.at:%F %TZ} the answer was {made.verdict})" if made and verdict else ""
-        message = f"generation {candidate.number} is ready to be tried"
-        for obstacle in obstacles(account, now):
-            phase = Phase.PAUSED if obstacle.until else Phase.STOPPED
-            yield Todo(phase, f"{message}; {obstacle.message}; {obstacle.hint}")
-        if account.ends_earlier(candidate):
-            message = f"the certificate of generation {candidate.number} ends before the current one"
-            hint = f"broker rotation reject {name} --generation {candidate.number} --reason TEXT; or, to use it: "
-            yield Todo(Phase.CANDIDATE, message, f"{hint}broker rotation promote {name} --force --reason TEXT")
-        yield Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}")
-    request = account.open_request
-    if request and not request.submissions:
-        message = f"signing request {request.number} was never sent"
-        yield Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
-    elif request and must_tell(account, request):
-        message = f"signing request {request.number} was sent before; ask the partner to revoke the old certificate too"
-        yield Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
-    elif request:
-        lead, waited = lead_time(account, renewal.lead_time).time, now - request.submissions[0].at
-        late = f", stuck: longer than its lead time of {duration_text(lead)}" if waited > lead else ""
-        message = f"signing request {request.number} was sent {age_text(waited)} ago{late}"
-        yield Todo(Phase.OVERDUE if late else Phase.SENT, message, f"broker cert import {name} FILE")
-    elif account.refused_request:
-        refused = account.refused_request
+def _to_promote(account: Account, candidate: Generation, now: datetime) -> Todo:
+    name, message = account.name, f"generation {candidate.number} is ready to be tried"
+    obstacle = next(obstacles(account, now), None)
+    if obstacle:
+        phase = Phase.PAUSED if obstacle.until else Phase.STOPPED
+        return Todo(phase, f"{message}; {obstacle.message}; {obstacle.hint}")
+    if account.ends_earlier(candidate):
+        message = f"the certificate of generation {candidate.number} ends before the current one"
+        hint = f"broker rotation reject {name} --generation {candidate.number} --reason TEXT; or, to use it: "
+        return Todo(Phase.CANDIDATE, message, f"{hint}broker rotation promote {name} --force --reason TEXT")
+    made, verdict = last_answer(account, candidate) or (None, None)
+    tried = f" again (on {made.at:%F %TZ} the answer was {made.verdict})" if made and verdict else ""
+    return Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}")
+
+
+def _requested(account: Account, renewal: Renewal, now: datetime) -> Todo | None:
+    name, request, refused = account.name, account.open_request, account.refused_request
+    if refused:
         why = refused.closed_because and f": {refused.closed_because}"
         message = f"the partner refused signing request {refused.number} on {refused.closed_at:%F}{why}; correct it"
-        yield Todo(Phase.REFUSED, message, f"broker csr new {name}")
+        return Todo(Phase.REFUSED, message, f"broker csr new {name}")
+    if request is None:
+        return None
+    if not request.submissions:
+        message = f"signing request {request.number} was never sent"
+        return Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
+    if must_tell(account, request):
+        message = f"signing request {request.number} was sent before; ask the partner to revoke the old certificate too"
+        return Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
+    lead, waited = lead_time(account, renewal.lead_time).time, now - request.submissions[0].at
+    late = f", stuck: longer than its lead time of {duration_text(lead)}" if waited > lead else ""
+    message = f"signing request {request.number} was sent {age_text(waited)} ago{late}"
+    return Todo(Phase.OVERDUE if late else Phase.SENT, message, f"broker cert import {name} FILE")
 
 
 def must_tell(account: Account, request: SigningRequest) -> bool:
@@ -224,44 +223,47 @@ def must_tell(account: Account, request: SigningRequest) -> bool:
     return known is not None and all(sent.at < known.at for sent in request.submissions)
 
 
-def _to_replace(account: Account) -> Iterator[Todo]:
-    """Yield the step after others got to know a key, until the partner is known to have revoked its certificate."""
+def _to_replace(account: Account) -> Todo | None:
+    """Return the step after others got to know a key, until the partner is known to have revoked its certificate."""
     name, victim = account.name, account.compromised
-    if victim and account.current and account.current.parts.key == victim.parts.key:
-        yield Todo(Phase.COMPROMISED, "its key must be replaced", f"broker csr new {name}")
-    elif victim:
-        message = f"ask the partner whether it revoked the certificate of generation {victim.number}"
-        yield Todo(Phase.COMPROMISED, message, f"broker rotation revoked {name} --generation {victim.number}")
+    if victim is None:
+        return None
+    if account.current and account.current.parts.key == victim.parts.key:
+        return Todo(Phase.COMPROMISED, "its key must be replaced", f"broker csr new {name}")
+    message = f"ask the partner whether it revoked the certificate of generation {victim.number}"
+    return Todo(Phase.COMPROMISED, message, f"broker rotation revoked {name} --generation {victim.number}")
 
 
-def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Iterator[Todo]:
-    if account.current is None:
-        yield Todo(Phase.NEW, "it has no certificate", f"broker csr new {account.name}")
-    elif due and due.at <= now:
+def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Todo | None:
+    name, rotation = account.name, account.password_rotation
+    if due is None:
+        return Todo(Phase.NEW, "it has no certificate", f"broker csr new {name}")
+    if due.at <= now:
         message = f"renewal is due ({due.because})"
-        if account.renewal is RenewalMode.DISABLED:
-            hint = f"broker csr new {account.name}; broker account set {account.name} --renewal auto"
-            yield Todo(Phase.DISABLED, f"{message}, and disabled for the account", hint)
-        yield Todo(Phase.DUE, message, f"broker csr new {account.name}")
-    rotation = account.password_rotation
-    if account.current and rotation:
+        if account.renewal is not RenewalMode.DISABLED:
+            return Todo(Phase.DUE, message, f"broker csr new {name}")
+        hint = f"broker csr new {name}; broker account set {name} --renewal auto"
+        return Todo(Phase.DISABLED, f"{message}, and disabled for the account", hint)
+    if rotation:
         message = f"its password is being changed; next: {rotation.next.value} ({rotation.next.meaning})"
-        yield Todo(Phase.PASSWORD, message, f"broker password rotate {account.name}")
+        return Todo(Phase.PASSWORD, message, f"broker password rotate {name}")
+    return None
 
 
-def _to_tidy(account: Account, renewal: Renewal, now: datetime) -> Iterator[Todo]:
+def _to_tidy(account: Account, renewal: Renewal, now: datetime) -> Todo:
     name = account.name
     for application in account.applications:
         if not application.client_id:
             message = f"application {application.name} has no client_id"
-            yield Todo(Phase.NEW, message, f"broker app set {name}/{application.name} --client-id ID")
+            return Todo(Phase.NEW, message, f"broker app set {name}/{application.name} --client-id ID")
     overlaps = [(overlap_end(account, g, renewal), g.number) for g in kept_beside(account)]
-    for end, number in sorted(overlaps)[:1]:
+    if overlaps:
+        end, number = min(overlaps)
         hint = f"broker rotation retire {name} --generation {number}"
         if end <= now:
-            yield Todo(Phase.RETIRING, f"generation {number} can be retired once no consumer holds it", hint)
-        yield Todo(Phase.OVERLAP, f"generation {number} is kept until {end:%F %TZ} as the way back", hint)
-    yield Todo(Phase.NOT_DUE, "nothing")
+            return Todo(Phase.RETIRING, f"generation {number} can be retired once no consumer holds it", hint)
+        return Todo(Phase.OVERLAP, f"generation {number} is kept until {end:%F %TZ} as the way back", hint)
+    return Todo(Phase.NOT_DUE, "nothing")
 
 
 def kept_beside(account: Account) -> Iterator[Generation]:

@@ -10,9 +10,10 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from broker.errors import BrokerError, InputError, unwritable
 from broker.model.clock import Clock
@@ -62,6 +63,35 @@ def _is_partial(name: str) -> bool:
     return name.startswith(".") or name.endswith(_PARTIAL)
 
 
+class _File(Struct, frozen=True):
+    """A file of the folder that is open as `at`, as it was when `data` was read."""
+
+    at: int
+    name: str
+    found: os.stat_result
+    data: bytes | BrokerError
+
+    def move(self, to: str, why: str) -> None:
+        """Move it, with its reason beside it; leave it if it was replaced meanwhile, or is gone."""
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(to, 0o700, dir_fd=self.at)
+            target = os.open(to, _DIRECTORY, dir_fd=self.at)
+            try:
+                moved = _moved_name(self.name, self.data)
+                replace_file(target, f"{moved}.txt", why.encode(errors="replace"), 0o600)
+                if _same(self.found, os.stat(self.name, dir_fd=self.at, follow_symlinks=False)):
+                    os.rename(self.name, moved, src_dir_fd=self.at, dst_dir_fd=target)
+            finally:
+                os.close(target)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise InputError(f"{to} in the drop folder is no directory", hint="remove it") from None
+            raise unwritable(f"{to} in the drop folder", error) from None
+
+
 def _dropped(at: int, name: str, clock: Clock) -> Iterator[Dropped]:
     """Yield the file `name` if it is complete; a link or a device as an error; no directory."""
     found = os.stat(name, dir_fd=at, follow_symlinks=False)
@@ -70,7 +100,7 @@ def _dropped(at: int, name: str, clock: Clock) -> Iterator[Dropped]:
     data = _content(at, name, found)
     now = os.stat(name, dir_fd=at, follow_symlinks=False)
     if _same(found, now):
-        yield Dropped(name, clock(), data, partial(_move, at, name, found, data))
+        yield Dropped(name, clock(), data, _File(at, name, found, data).move)
 
 
 def _content(at: int, name: str, found: os.stat_result) -> bytes | BrokerError:
@@ -85,27 +115,6 @@ def _content(at: int, name: str, found: os.stat_result) -> bytes | BrokerError:
         raise
     except OSError as error:
         return InputError(f"it cannot be read: {error.strerror}", hint="check its owner and mode")
-
-
-def _move(at: int, name: str, found: os.stat_result, data: bytes | BrokerError, to: str, why: str) -> None:
-    """Move a file, with its reason beside it; leave it if it was replaced meanwhile, or is gone."""
-    try:
-        with suppress(FileExistsError):
-            os.mkdir(to, 0o700, dir_fd=at)
-        target = os.open(to, _DIRECTORY, dir_fd=at)
-        try:
-            moved = _moved_name(name, data)
-            replace_file(target, f"{moved}.txt", why.encode(errors="replace"), 0o600)
-            if _same(found, os.stat(name, dir_fd=at, follow_symlinks=False)):
-                os.rename(name, moved, src_dir_fd=at, dst_dir_fd=target)
-        finally:
-            os.close(target)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            raise InputError(f"{to} in the drop folder is no directory", hint="remove it") from None
-        raise unwritable(f"{to} in the drop folder", error) from None
 
 
 def _moved_name(name: str, data: bytes | BrokerError) -> str:

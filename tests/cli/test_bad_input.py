@@ -221,7 +221,7 @@ ROWS: Final = (
     Row("password rotate acme", 6, "no current password to replace", "added"),
     Row("password rotate acme --done stored", 2, "is not one of"),
     Row("password rotate acme --done asked", 6, "is under way"),
-    Row("password rotate acme --done set", 6, "is not asked yet", "changing"),
+    Row("password rotate acme --done set", 6, "comes after step asked", "changing"),
     Row("password rotate acme --note later", 2, "--note requires --done", "changing"),
     Row("password rotate acme --done asked --note 'a\x1b'", 2, "control character", "changing"),
     Row("password rotate acme --abort", 2, "--abort requires --reason", "changing"),

@@ -84,7 +84,7 @@ def test_account_settings_can_be_cleared(harness: CliHarness) -> None:
     shown = harness.ok("account show acme -o json").json
     assert shown["contacts"] == {"partner": ["new@partner.example"], "team": ["ops@acme.example"]}
     status = harness.ok("status acme -o json").json[0]
-    assert status["due_because"] == "20% before its end, as set for the account"
+    assert status["due_because"] == "20% before its end, by --renew-before"
     (entry,) = [e for e in harness.ok("evidence show acme -o json").json if e["what"] == "account-set"]
     assert entry["facts"] == {
         "contact": "new@partner.example",

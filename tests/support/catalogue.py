@@ -162,6 +162,7 @@ CASES: Final = (
     Case("csr submit", "{account} --out draft.eml", "requested", ROTATOR, writes="vault disk"),
     Case("csr submit --sent-at", "{account} --sent-at {now} --reference T-1", "requested", ROTATOR, writes="vault"),
     Case("csr submit --via", "{account} --via manual --yes", "requested", ROTATOR, writes="vault"),
+    Case("csr submit --via portal", "{account} --via portal --yes", "own", ROTATOR, writes="vault"),
     Case("csr cancel", "{account} --yes", "requested", ROTATOR, writes="vault", done=(0, 6)),
     Case("csr refused", "{account} --reason 'wrong O' --yes", "requested", ROTATOR, writes="vault"),
     Case(

@@ -285,9 +285,11 @@ def documents_of(vault: Connection) -> Documents:
 
 
 def own_profile() -> str:
-    """Return a custom profile."""
+    """Return a custom profile: a key may be used again, and the partner has a portal."""
     text = (BROKER / "partners" / "profiles" / "stellantis.toml").read_text(encoding="utf-8")
-    return text.replace('name = "stellantis"', 'name = "own"').replace("[key]\n", "[key]\nreuse = true\n")
+    portal = '[submission]\nurl = "https://portal.partner.example/csr"\n'
+    text = text.replace('name = "stellantis"', 'name = "own"').replace("[submission]\n", portal)
+    return text.replace("[key]\n", "[key]\nreuse = true\n")
 
 
 def _paths(vault: Connection, folder: str = "") -> Iterator[str]:

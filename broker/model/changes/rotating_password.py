@@ -34,7 +34,7 @@ def step_confirmed(account: Account, step: PasswordStep, note: str, stamp: Stamp
         return account
     if rotation.next is not step:
         raise RefusedError(
-            f"the password of {account.name} is not {rotation.next.value} yet: {rotation.next.meaning}",
+            f"step {step.value} comes after step {rotation.next.value}, which is not done: {rotation.next.meaning}",
             hint=f"broker password rotate {account.name} shows the steps",
         )
     left = None if step is PasswordStep.DEAD else rotation.with_step(step, stamp, note)

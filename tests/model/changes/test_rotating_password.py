@@ -73,12 +73,12 @@ def test_beginning_again_goes_on() -> None:
 
 @pytest.mark.parametrize("step", [SET, DEAD])
 def test_no_step_is_skipped(step: PasswordStep) -> None:
-    with assert_refused(RefusedError, "is not asked yet"):
+    with assert_refused(RefusedError, "after step asked, which is not done"):
         confirmed(begun(), step)
 
 
 def test_the_old_one_dies_last() -> None:
-    with assert_refused(RefusedError, "is not promoted yet"):
+    with assert_refused(RefusedError, "after step promoted, which is not done"):
         confirmed(tried(with_new_password(confirmed(begun(), ASKED, SET)), 2), DEAD)
 
 
