@@ -123,5 +123,5 @@ def once(followers: Sequence[Follower]) -> list[BrokerError]:
         try:
             one.once()
         except BrokerError as error:
-            errors.append(error)
+            errors.append(type(error)(f"{one.table.name}: {error.message}", hint=error.hint))
     return errors

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from broker.agent.keeping import Kept
-from broker.cli.output import note, show_details, show_done, when, wrote_json
+from broker.cli.output import at_time, note, show_details, show_done, wrote_json
 from broker.cli.start import Start
 from broker.cli.through import required_service
 from broker.delivery.directory import CURRENT
@@ -52,8 +52,8 @@ def show_own(start: Start, kept: Kept) -> None:
             "application": "/".join(named),
             "generation": f"{lease.generation} (current: {current.generation or '-'}; {current.state})",
             "since": f"{lease.first_issued:%F %TZ}",
-            "until": when(lease.expires, now),
-            "renewable": f"until {when(lease.renewable_until, now)}",
+            "until": at_time(lease.expires, now),
+            "renewable": f"until {at_time(lease.renewable_until, now)}",
             "directory": kept.root,
         }
     )

@@ -8,13 +8,13 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from broker.copies import replace
 from broker.errors import (
@@ -42,6 +42,7 @@ _WAIT: Final = 60.0  # the same of a wait, which sends a blank every 20
 _LARGEST: Final = 1024 * 1024  # bytes of an answer
 _SUCCESS: Final = 2  # the first digit of the status
 _ROUNDED: Final = timedelta(minutes=1)  # the service rounds ends down
+Found = TypeVar("Found")
 _NUMBER: Final = re.compile(r"[0-9a-f]{1,32}")
 _ERRORS: Final[Mapping[str, type[BrokerError]]] = {
     "input": InputError,
@@ -89,19 +90,16 @@ class Service:
 
         A bundle whose answer was lost is asked for by the same key again, so that there is one lease, to be given back.
         """
-        asked = {"account": wanted.account, "application": wanted.application, "kind": wanted.kind.value}
         key = self._keys.setdefault(wanted, wanted.idempotency_key or os.urandom(16).hex())
-        answer = self._ask("/v1/bundles", {**asked, "ttl": duration_text(wanted.ttl)}, headers={"Idempotency-Key": key})
-        try:
-            granted = _granted(wanted, answer)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise self._unusable() from None
+        of = {"account": wanted.account, "application": wanted.application, "kind": wanted.kind.value}
+        asked = _Asked("/v1/bundles", {**of, "ttl": duration_text(wanted.ttl)}, key=key)
+        granted = self._ask(asked, partial(_granted, wanted))
         self._keys.pop(wanted, None)
         return granted
 
     def give_back(self, granted: Granted) -> None:
         """Revoke the lease."""
-        self._ask("/v1/leases/revoke", _lease(granted))
+        self._ask(_Asked("/v1/leases/revoke", lease=granted.lease_text), lambda _: None)
 
     def renew(self, wanted: Wanted, granted: Granted) -> Granted:
         """Return the bundle with a later end, or a new one if there is a newer or its lease was renewed to the last.
@@ -123,58 +121,48 @@ class Service:
 
     def extend(self, wanted: Wanted, granted: Granted) -> tuple[Granted, int | None]:
         """Return the same bundle with a later end, and the current generation if it is another one."""
-        answer = self._ask("/v1/leases/renew", {**_lease(granted), "ttl": duration_text(wanted.ttl)})
-        try:
-            return _renewed(granted, answer), answer["newer"]
-        except (KeyError, TypeError, ValueError):
-            raise self._unusable() from None
+        asked = _Asked("/v1/leases/renew", {"ttl": duration_text(wanted.ttl)}, granted.lease_text)
+        return self._ask(asked, partial(_renewed, granted))
 
     def wait(self, granted: Granted) -> Ended:
         """Wait at the service, for some minutes at most."""
         lease = granted.lease
-        asked = {"account": lease.account, "application": lease.application, **_lease(granted)}
-        answer = self._ask("/v1/wait", {**asked, "generation": lease.generation}, _WAIT)
-        try:
-            return Ended(Event(answer["event"]), answer["generation"])
-        except (KeyError, TypeError, ValueError):
-            raise self._unusable() from None
+        of = {"account": lease.account, "application": lease.application}
+        asked = _Asked("/v1/wait", {**of, "generation": lease.generation}, granted.lease_text, read=_WAIT)
+        return self._ask(asked, lambda answer: Ended(Event(answer["event"]), answer["generation"]))
 
     def applications(self) -> list[Application]:
         """Return the applications that the caller has a right to."""
-        answer = self._ask("/v1/accounts")
-        try:
-            return typed(answer["applications"], list[Application])
-        except (KeyError, TypeError, ValueError):
-            raise self._unusable() from None
+        return self._ask(_Asked("/v1/accounts"), lambda answer: typed(answer["applications"], list[Application]))
 
-    def _ask(
-        self,
-        path: str,
-        message: Mapping[str, str | int] | None = None,
-        read: float = _READ,
-        headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> Any:
-        """Return the answer to a POST of `message`, or to a GET. Each has a connection of its own."""
-        headers = {**headers, **_shown(self._caller()), "Content-Type": "application/json"}
-        body = json.dumps(message).encode() if message else None
+    def _ask(self, asked: "_Asked", read: Callable[[Any], Found]) -> Found:
+        """Return what `read` makes of the answer."""
+        found = self._answered(asked, self._caller(), read)
+        if isinstance(found, BrokerError):
+            raise found  # no frame of it holds the identity, the lease or the answer: error trackers keep variables
+        return found
+
+    def _answered(self, asked: "_Asked", caller: Caller, read: Callable[[Any], Found]) -> Found | BrokerError:
+        """Return what `read` makes of the answer, or an error. Each exchange has a connection of its own."""
         connection = self._connection()
         try:
             connection.connect()
-            connection.sock.settimeout(read)
-            connection.request("POST" if message else "GET", f"{self._prefix}{path}", body, headers)
+            connection.sock.settimeout(asked.read)
+            connection.request(asked.method, f"{self._prefix}{asked.path}", asked.body(), asked.headers(caller))
             answer = connection.getresponse()
             data = answer.read(_LARGEST + 1)
         except FAULTS as error:
             reason, hint = _fault(error)
-            raise VaultUnavailableError(f"the broker at {self._address} cannot be used: {reason}", hint=hint) from None
+            return VaultUnavailableError(f"the broker at {self._address} cannot be used: {reason}", hint=hint)
         finally:
             connection.close()
-        if answer.status == http.client.NO_CONTENT:
-            return None
-        found = self._parsed(data)
-        if answer.status // 100 != _SUCCESS:
-            raise self._refused(found, answer.headers.get("x-request-id", ""))
-        return found
+        try:
+            found = json.loads(data) if answer.status != http.client.NO_CONTENT else None
+            if answer.status // 100 == _SUCCESS:
+                return read(found)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            return self._unusable()
+        return self._refused(found, answer.headers.get("x-request-id", ""))
 
     def _connection(self) -> http.client.HTTPConnection:
         parts = urlsplit(self._address)
@@ -183,12 +171,6 @@ class Service:
         if parts.scheme == "https":
             return http.client.HTTPSConnection(parts.netloc, timeout=_CONNECT, context=self._context)
         return http.client.HTTPConnection(parts.netloc, timeout=_CONNECT)
-
-    def _parsed(self, body: bytes) -> Any:
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            raise self._unusable() from None
 
     def _refused(self, problem: Any, number: str) -> BrokerError:
         if not isinstance(problem, dict) or not isinstance(problem.get("detail"), str):
@@ -238,24 +220,42 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _shown(caller: Caller) -> Mapping[str, str]:
-    """Return the header that shows the identity."""
-    text = caller.credential.reveal()
-    return {"Authorization": f"Bearer {text}"} if caller.is_jwt else {"X-Vault-Token": text}
+class _Asked(Struct, frozen=True):
+    """A request to the service: a POST of `message` and `lease`, or a GET without them."""
+
+    path: str
+    message: Mapping[str, str | int] = MappingProxyType({})
+    lease: Secret[str] | None = None
+    read: float = _READ
+    key: str = ""  # requests with the same one are the same
+
+    @property
+    def method(self) -> str:
+        """GET or POST."""
+        return "POST" if self.message or self.lease else "GET"
+
+    def body(self) -> bytes | None:
+        """Return the message with the lease."""
+        lease = {"lease": self.lease.reveal()} if self.lease else {}
+        return json.dumps({**self.message, **lease}).encode() if self.method == "POST" else None
+
+    def headers(self, caller: Caller) -> dict[str, str]:
+        """Return the headers, among them the one that shows the identity."""
+        text = caller.credential.reveal()
+        shown = {"Authorization": f"Bearer {text}"} if caller.is_jwt else {"X-Vault-Token": text}
+        key = {"Idempotency-Key": self.key} if self.key else {}
+        return {**key, **shown, "Content-Type": "application/json"}
 
 
-def _lease(granted: Granted) -> Mapping[str, str]:
-    return {"lease": granted.lease_text.reveal()}
-
-
-def _renewed(granted: Granted, answer: Any) -> Granted:
-    expires = msgspec.convert(answer["expires"], datetime)
-    return replace(
+def _renewed(granted: Granted, answer: Any) -> tuple[Granted, int | None]:
+    expires = convert(answer["expires"], datetime)
+    renewed = replace(
         granted,
         bundle=replace(granted.bundle, expires=expires),
         lease=replace(granted.lease, expires=expires),
         lease_text=Secret(answer["lease"]),
     )
+    return renewed, answer["newer"]
 
 
 def _pem(text: str) -> str:
@@ -265,7 +265,7 @@ def _pem(text: str) -> str:
 
 
 def _granted(wanted: Wanted, answer: Any) -> Granted:
-    expires = msgspec.convert(answer["expires"], datetime)
+    expires = convert(answer["expires"], datetime)
     bundle = Bundle(
         account=wanted.account,
         application=wanted.application,
@@ -276,13 +276,13 @@ def _granted(wanted: Wanted, answer: Any) -> Granted:
         secrets={name: Secret(text) for name, text in answer["secrets"].items()},
         key=Secret(_pem(answer["key"]).encode()),
         certificate=_pem(answer["certificate"]),
-        not_after=msgspec.convert(answer["not_after"], datetime),
+        not_after=convert(answer["not_after"], datetime),
         trust=_pem(answer["trust"]),
         lease_id=answer["lease_id"],
         expires=expires,
         authentication=authentication_of(answer["authentication"]),
     )
-    issued = msgspec.convert(answer["issued"], datetime)
+    issued = convert(answer["issued"], datetime)
     lease = Lease(
         bundle.lease_id,
         "",  # the service knows our entity

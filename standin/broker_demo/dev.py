@@ -99,4 +99,7 @@ def _say(addresses: tuple[str, ...], header: Path) -> None:
     target = f"--unix-socket {where.removeprefix('unix://')} http://broker" if where.startswith("unix:") else where
     note("\nAsk for a bundle:")
     note(f"  curl -sS --noproxy '*' {target}/v1/bundles -H @{header} -d {shlex.quote(_ASKED)}")
+    auth = f"token-file:{header.with_suffix('.token')}"
+    note("Or run a program with one:")
+    note(f"  BROKER_ADDR={where} BROKER_AUTH={auth} broker exec acme/reporting -- env")
     note("Ctrl-C removes everything.")

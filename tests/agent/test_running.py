@@ -262,6 +262,6 @@ def test_a_socket_ends_the_agent(world: World, tmp_path: Path) -> None:
 def test_once_goes_on_after_an_error(world: World) -> None:
     world.brokers["one"].errors = [DeniedError("no right")]
     followers = [world._made(found) for found in world.tables]
-    assert [error.message for error in once(followers)] == ["no right"]
+    assert [error.message for error in once(followers)] == [f"{followers[0].table.name}: no right"]
     assert (link(world.home / "one"), link(world.home / "two")) == ("", "gen-000001")
     assert following.Condition.DENIED is followers[0].standing.condition

@@ -1,4 +1,4 @@
-"""`broker serve --dev` as a process: its curl line works as it is printed, and nothing of it stays."""
+"""`broker serve --dev` as a process: its lines work as they are printed, and nothing of it stays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def running(place: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.peer("curl")
-def test_its_curl_line_works_as_printed(running: subprocess.Popen[str], place: Mapping[str, str]) -> None:
+def test_its_lines_work_as_printed(running: subprocess.Popen[str], place: Mapping[str, str]) -> None:
     assert running.stderr
     lines = [running.stderr.readline()]
     while lines[-1] and "Ctrl-C" not in lines[-1]:
@@ -44,6 +44,9 @@ def test_its_curl_line_works_as_printed(running: subprocess.Popen[str], place: M
     assert ("X-Vault-Token" in curl, "-H @/" in curl) == (False, True)
     answer = subprocess.run(["sh", "-c", curl], env=place, capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout)["secrets"] == {"password": "not-a-real-password"}, answer.stdout
+    by_exec = next(line for line in lines if "broker exec" in line).replace(" broker ", f" {BROKER} ")
+    shown = subprocess.run(["sh", "-c", by_exec], env=place, capture_output=True, text=True, check=True)
+    assert "PARTNER_KEY=" in shown.stdout
     running.send_signal(signal.SIGINT)
     assert running.wait(60) == 0
     rest = running.stderr.read()

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -219,6 +221,37 @@ def test_its_errors_are_ours(error: BaseException, kind: type[BrokerError]) -> N
 def test_an_answer_that_is_none(body: bytes) -> None:
     with Saying(body=body).served() as address, pytest.raises(VaultUnavailableError, match="does not answer as"):
         asked(address)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, b'{"code": "denied", "detail": "no"}'),
+        (200, b'{"lease": "PLANTED"}'),
+        (200, b'{"key": "PLANTED"'),
+        (500, b""),
+    ],
+)
+def test_errors_keep_nothing_secret(status: int, body: bytes) -> None:
+    """Error trackers keep the variables of all frames."""
+    granted, here = replace(fetched(), lease_text=Secret("PLANTED")), sys._getframe().f_code
+    with Saying(status, body).served() as address:
+        service = Service(address, lambda: Caller(Secret("s.PLANTED")))
+        asking = (
+            partial(service.grant, WANTED),
+            partial(service.extend, WANTED, granted),
+            partial(service.wait, granted),
+        )
+        for ask in asking:
+            with pytest.raises(BrokerError) as raised:
+                ask()
+            frames = traceback.StackSummary.extract(
+                (found for found in traceback.walk_tb(raised.value.__traceback__) if found[0].f_code is not here),
+                capture_locals=True,
+            )
+            assert "_ask" in [frame.name for frame in frames]
+            assert "PLANTED" not in "".join(frames.format())
+            assert not raised.value.__context__
 
 
 def test_an_endless_answer_is_cut() -> None:
