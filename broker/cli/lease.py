@@ -12,6 +12,7 @@ from broker.cli.noun import Noun
 from broker.cli.options import generation_option, optional_reason_option
 from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json
 from broker.cli.own_lease import kept_in, renew_own, revoke_own, show_own
+from broker.cli.own_leases import SHARED, SHOWN, list_own, operators, revoke_named, show_named
 from broker.cli.start import Start
 from broker.errors import InputError, UnknownNameError
 from broker.model.holdings import Held, Which
@@ -20,7 +21,6 @@ from broker.model.names import AccountName, account_name
 
 _ID: Final = re.compile(rf"[0-9a-f]{{8,{ID_LENGTH}}}")
 _HELD: Final = "broker lease list shows what is held"
-_SHOWN: Final = 12  # characters of an id in a table: enough to name it
 
 
 def _lease(ctx: click.Context, option: click.Parameter, value: str) -> str:
@@ -56,8 +56,8 @@ consumer_option = click.option("--consumer", default="", metavar="NAME", help="O
 def command() -> None:
     """Show, renew and revoke the leases that consumers hold, and rotate the key that signs them.
 
-    An operator names a lease by its id, and asks Vault. A consumer names the directory that bundle get --to wrote, and
-    asks the service: BROKER_ADDR must be set, and BROKER_AUTH name the identity that fetched it.
+    With BROKER_ADDR set, a consumer asks the service for its own leases; BROKER_AUTH names its identity. Without it, an
+    operator asks Vault for those of all. A directory that bundle get --to wrote stands for the leases kept in it.
     """
 
 
@@ -68,14 +68,13 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
     """List the leases that consumers hold, of one account or of all.
 
     Processes with the same identity share a line: it shows the newest of their leases, and lasts until the last of them
-    ends.
+    ends. With BROKER_ADDR set, it lists yours.
     """
-    service = start.config.values["service.address"]
-    if service.text:
-        raise InputError(
-            "the broker service lists no leases",
-            hint=f"broker lease show DIR shows yours; operators ask Vault, without service.address ({service.source})",
-        )
+    if start.config["service.address"]:
+        if consumer:
+            raise InputError("a consumer lists its own leases only", hint=f"leave --consumer out; {operators(start)}")
+        list_own(start, account)
+        return
     if account:
         start.broker.account(account)  # or raises
     held = start.broker.holdings(lambda: start.now, Which(consumer=consumer, account=account))
@@ -85,7 +84,7 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
         ["lease", "consumer", "application", "gen", "until"],
         [
             (
-                f"{h.lease[:_SHOWN]}{'+' if h.shared else ''}" or h.kind,
+                f"{h.lease[:SHOWN]}{'+' if h.shared else ''}" or h.kind,
                 record.name,
                 f"{h.account}/{h.application}",
                 h.generation,
@@ -96,7 +95,7 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
         empty="no consumer holds a lease",
     )
     if any(h.shared for _, h in held):
-        note("+ processes with the same identity hold further leases")
+        note(SHARED)
 
 
 @command.verb("show", example="broker lease show 2f7c0a91d3b8")
@@ -104,10 +103,14 @@ def list_(start: Start, account: AccountName, consumer: str) -> None:
 def show(start: Start, lease: str) -> None:
     """Show who holds a lease, of what, and until when.
 
-    For a directory, it shows the lease of the files in it, and which generation is current.
+    For a directory, it shows the lease of the files in it, and which generation is current. With BROKER_ADDR set, an id
+    is that of a lease of yours.
     """
     if not _is_id(lease):
         show_own(start, kept_in(start, lease))
+        return
+    if start.config["service.address"]:
+        show_named(start, lease)
         return
     held = start.broker.holdings(lambda: start.now, Which(lease=lease))
     if not held:
@@ -161,12 +164,16 @@ def revoke(start: Start, lease: str, consumer: str, account: str, generation: in
     take the right away first, or suspend the account.
 
     For a directory, it removes the files in it and gives the leases back that are kept there. No other option is
-    needed.
+    needed. With BROKER_ADDR set and no option, an id is that of a lease of yours, and is given back; other leases that
+    share its line stay.
     """
     if lease and not _is_id(lease):
         if consumer or account or generation or reason:
             raise InputError("a directory is revoked without further options", hint="leave them out, or name an id")
         revoke_own(start, kept_in(start, lease))
+        return
+    if lease and start.config["service.address"] and not (consumer or account or generation or reason):
+        revoke_named(start, lease)
         return
     if not reason:
         raise InputError("--reason is missing", hint="--reason TEXT; it is stored in the evidence")

@@ -15,6 +15,7 @@ from broker.issuing.batches import Batches, Recorder, Recording, counted
 from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
+from broker.issuing.own_leases import OwnLeases
 from broker.issuing.readiness import require_issuable
 from broker.issuing.timelines import Course, Timelines
 from broker.issuing.usable import Applications, ByRight, usable
@@ -133,6 +134,7 @@ class Issuing:
             group=self._group,
             read_secrets=_ours()(partial(read_secrets, self._vault)),
             end=_ours()(recorder.end),
+            end_named=_ours()(recorder.end_named),
             require_true_clock=self._true_clock,
             changes=partial(recent_changes, self._vault),
             announced=announced,
@@ -172,6 +174,12 @@ class Issuing:
             return capabilities.permitted(self._vault, self._token(caller), rights, peer=caller.peer)
 
         return Applications(self.service, all_of_them, permitted, self._clock)
+
+    @cached_property
+    def own_leases(self) -> OwnLeases:
+        """Leases of callers of that service."""
+        read = _ours()(VaultConsumers(self._vault).read)
+        return OwnLeases(self.service, self.applications, read, self._clock)
 
     @cached_property
     def timelines(self) -> Timelines:

@@ -17,7 +17,7 @@ from broker.service.app import application
 from broker.service.health import Watched, health
 from broker.service.limits import Guard, raise_open_files
 from broker.service.listeners import Address, Listener, Ready, Report, serve
-from broker.service.listing import course, listing
+from broker.service.listing import course, holding, listing
 from broker.service.tls import IssuedTls, ReloadedTls, Tls
 from broker.service.waiting import waiting
 from broker.service.workers import Worker, started
@@ -75,6 +75,7 @@ def _serve(issuing: Issuing, listening: Listening, ready: Ready, report: Report,
     others = {
         ("POST", "/v1/wait"): waiting(waits),
         ("GET", "/v1/accounts"): listing(issuing.applications),
+        ("GET", "/v1/leases"): holding(issuing.own_leases),
         ("GET", "/v1/accounts/*/timeline"): course(issuing.timelines),
     }
     app = application(issuing.service, others)

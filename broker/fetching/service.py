@@ -64,6 +64,19 @@ class Application(Struct, frozen=True):
     not_after: datetime | None
 
 
+class OwnLease(Struct, frozen=True):
+    """What this consumer holds until `expires`. If `shared`, there are further leases: `lease_id` is the newest."""
+
+    lease_id: str
+    account: str
+    application: str
+    kind: str
+    generation: int
+    since: datetime
+    expires: datetime
+    shared: bool
+
+
 class Service:
     """The use-cases of the service at `address`, for one caller, whose identity is asked for with each request.
 
@@ -134,6 +147,15 @@ class Service:
     def applications(self) -> list[Application]:
         """Return the applications that the caller has a right to."""
         return self._ask(_Asked("/v1/accounts"), lambda answer: typed(answer["applications"], list[Application]))
+
+    def leases(self) -> list[OwnLease]:
+        """Return the leases of the caller that have not ended."""
+        return self._ask(_Asked("/v1/leases"), lambda answer: typed(answer["leases"], list[OwnLease]))
+
+    def revoke(self, one: OwnLease) -> None:
+        """End a lease by its id; other leases that share its holding stay."""
+        named = {"lease_id": one.lease_id, "account": one.account, "application": one.application}
+        self._ask(_Asked("/v1/leases/revoke", named), lambda _: None)
 
     def _ask(self, asked: "_Asked", read: Callable[[Any], Found]) -> Found:
         """Return what `read` makes of the answer."""

@@ -47,6 +47,7 @@ from broker.model.account import Account
 from broker.model.authentication import Authentication
 from broker.model.bundle import Bundle, Wanted
 from broker.model.clock import Clock
+from broker.model.holdings import NamedLease
 from broker.model.lease import LONGEST, BundleKind, Caller, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.recent_changes import ACCOUNTS, RecentChanges
@@ -77,6 +78,7 @@ class Ports(Struct, Generic[Contents], frozen=True):
     group: Callable[[Caller], str]  # of callers whose logins wait for the same server; "": none
     read_secrets: ReadSecrets
     end: Callable[[Consumer, Lease], None]
+    end_named: Callable[[Consumer, NamedLease], None]  # raises DeniedError
     require_true_clock: Callable[[], object]  # raises `RefusedError` while it is wrong
     changes: Callable[[], RecentChanges]
     announced: Announced  # shared with what records
@@ -172,13 +174,14 @@ class BatchIssuer(Generic[Contents]):
         Neither account nor secrets are read: a bundle can be given back after these were destroyed.
         """
         lease, consumer = await self.held(caller, lease_text)
-
-        def end() -> None:
-            self._ports.require_true_clock()  # a revocation is kept for a time
-            self._ports.end(consumer, lease)
-
-        await self.in_thread(end)
+        await self._ended(lambda: self._ports.end(consumer, lease))
         return lease
+
+    async def revoke_named(self, caller: Caller, named: NamedLease) -> Consumer:
+        """End a lease of this caller by its id, and return the caller; else as `revoke`."""
+        consumer = await self.judged(caller, named.account, named.application)
+        await self._ended(lambda: self._ports.end_named(consumer, named))
+        return consumer
 
     async def judged(self, caller: Caller, account: AccountName, application: str) -> Consumer:
         """Return the consumer, who has the right to bundles of `application`; raise `DeniedError`."""
@@ -220,6 +223,13 @@ class BatchIssuer(Generic[Contents]):
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         finally:
             self._asking -= 1
+
+    async def _ended(self, end: Callable[[], None]) -> None:
+        def in_time() -> None:
+            self._ports.require_true_clock()  # a revocation is kept for a time
+            end()
+
+        await self.in_thread(in_time)
 
     def _contents(self, seen: Snapshot[Contents], lease: Lease) -> Contents:
         if lease.application not in seen.contents:

@@ -24,7 +24,7 @@ from broker.issuing.leases import ended
 from broker.model.bounded import Bounded
 from broker.model.chain import BATCH
 from broker.model.clock import Clock
-from broker.model.holdings import ConsumerRecord, StoredRecord
+from broker.model.holdings import ConsumerRecord, NamedLease, StoredRecord
 from broker.model.lease import Consumer, Lease
 from broker.model.recent_changes import CONSUMERS
 from broker.telemetry import log, metrics
@@ -121,6 +121,21 @@ class Recorder:
         """Record that the lease is revoked: its bundle was given back."""
         self._change(consumer, lambda record: record.without(lease, now=self._clock()))
         self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity, account=lease.account)
+
+    def end_named(self, consumer: Consumer, named: NamedLease) -> None:
+        """Record that a lease of this consumer is revoked; raise `DeniedError` if its record has none such."""
+        found = False
+
+        def change(record: ConsumerRecord) -> ConsumerRecord:
+            nonlocal found
+            after = record.without_named(named, now=self._clock())
+            found = after.has_revoked_named(named)
+            return after
+
+        self._change(consumer, change)
+        if not found:
+            raise ended()
+        self._journal.append("bundle-returned", lease=named.id, consumer=consumer.entity, account=named.account)
 
     def _covering(self, recording: Recording) -> ConsumerRecord | None:
         """Return the known record if nothing has to be written to it."""

@@ -83,11 +83,19 @@ class Applications:
 
     async def of(self, caller: Caller) -> list[Usable]:
         """Return the applications that the caller has a right to, by name; raise `DeniedError` if there is none."""
+        _, rights = await self._admitted(caller)
+        known = await self._all()
+        return [known[right] for right in sorted(rights & known.keys())]
+
+    async def consumer(self, caller: Caller) -> Consumer:
+        """Return the consumer, who has a right to an application; raise `DeniedError`."""
+        return (await self._admitted(caller))[0]
+
+    async def _admitted(self, caller: Caller) -> _Rights:
         judge = partial(self._judged, caller)
         consumer, rights = await self._rights.get(caller.digest, lambda: self._issuer.admit(caller, judge))
         self._issuer.take(consumer)
-        known = await self._all()
-        return [known[right] for right in sorted(rights & known.keys())]
+        return consumer, rights
 
     async def _judged(self, caller: Caller) -> _Rights:
         await self._issuer.in_thread(lambda: self._permitted(caller, ()))  # nothing is read for a stranger

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from broker.copies import replace
-from broker.model.lease import ID_LENGTH, LONGEST, SKEW, Lease
+from broker.model.lease import ID_LENGTH, LONGEST, SKEW, BundleKind, Lease
 from broker.model.names import AccountName
 
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
@@ -120,9 +120,30 @@ class ConsumerRecord(Struct, frozen=True):
         """Return the record with the lease of `holding` revoked, by its id: others that share the holding stay."""
         return _revoking(self.returned(holding.lease), holding.lease, _place(holding), now)
 
+    def without_named(self, named: NamedLease, *, now: datetime) -> ConsumerRecord:
+        """Return the record with the lease revoked. A shared holding knows its newest lease only: any id may be its."""
+        record = self
+        for holding in self.holdings:
+            is_named = (holding.lease == named.id or holding.shared) and not _over(holding, now)
+            if is_named and _is_of(named, _place(holding)):
+                record = record.without_lease(replace(holding, lease=named.id), now=now)
+        return record
+
+    def has_revoked_named(self, named: NamedLease) -> bool:
+        """Return whether the lease was revoked by its id, and not long ago."""
+        return any(r.lease == named.id and _is_of(named, r.place) for r in self.revocations)
+
     def has_revoked(self, lease: Lease) -> bool:
         """Return whether the lease was revoked."""
         return any(r.ends(lease) for r in self.revocations)
+
+
+class NamedLease(Struct, frozen=True):
+    """A lease by its whole id, and the application that it is for."""
+
+    id: str
+    account: AccountName
+    application: str
 
 
 class StoredRecord(Struct, frozen=True):
@@ -200,6 +221,10 @@ def _place_of(lease: Lease) -> Place:
 
 def _place(holding: Holding) -> Place:
     return holding.account, holding.application, holding.kind, holding.generation
+
+
+def _is_of(named: NamedLease, place: Place) -> bool:
+    return place[:3] == (named.account, named.application, BundleKind.DIRECT.value)
 
 
 def _over(holding: Holding, now: datetime) -> bool:

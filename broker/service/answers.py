@@ -69,7 +69,7 @@ def bundle_answer(issued: Issued[Contents]) -> bytes:
 
 def files_answer(issued: Issued[Contents]) -> bytes:
     """Return one flat object with the content of each file."""
-    return _joined(issued.contents.files, {"expires": issued.lease.expires})
+    return _joined(issued.contents.files, {"expires": issued.lease.expires, "lease_id": issued.lease.id})
 
 
 def _joined(contents: Secret[bytes], term: object) -> bytes:

@@ -11,19 +11,21 @@ from types import MappingProxyType
 from typing import Final, Protocol, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from broker.errors import BrokerError, BusyError, DeniedError, InputError, Kind
 from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed
 from broker.model.bundle import Wanted
 from broker.model.duration import parse_duration
-from broker.model.lease import LONGEST, Caller, Lease
+from broker.model.holdings import NamedLease
+from broker.model.lease import LONGEST, Caller, Consumer, Lease
 from broker.model.names import NAME, AccountName
 from broker.model.secret import Secret
 from broker.service import openapi
 from broker.service.answers import Contents, bundle_answer, files_answer
 from broker.service.asgi import App, GoneError, Handler, Request, Response, Route, routed
-from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest
+from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest, RevokeRequest
 from broker.service.problems import STATUS, UNAUTHORIZED, problem_answer
 from broker.telemetry import log, metrics, trace
 from broker.typed import from_json
@@ -46,6 +48,9 @@ class Bundles(Protocol):
 
     async def revoke(self, caller: Caller, lease_text: Secret[str]) -> Lease:
         """End the lease."""
+
+    async def revoke_named(self, caller: Caller, named: NamedLease) -> Consumer:
+        """End a lease of the caller by its id."""
 
 
 class NoIdentityError(DeniedError):
@@ -114,9 +119,15 @@ class _Service:
 
     async def revoke(self, request: Request) -> Response:
         """End a lease."""
-        asked = decoded(await request.body(), LeaseRequest)
-        lease = await self._bundles.revoke(caller_of(request), Secret(asked.lease))
-        _bind(lease)
+        asked, caller = decoded(await request.body(), RevokeRequest), caller_of(request)
+        if (asked.lease is UNSET) == (asked.lease_id is UNSET):
+            raise InputError("send either lease or lease_id", hint="lease_id needs account and application too")
+        if isinstance(asked.lease, str):
+            _bind(await self._bundles.revoke(caller, Secret(asked.lease)))
+            return Response(204)
+        named_lease = NamedLease(str(asked.lease_id), *named(asked.account, asked.application))
+        log.bind(account=named_lease.account, application=named_lease.application, lease=named_lease.id)
+        log.bind(entity=(await self._bundles.revoke_named(caller, named_lease)).entity)
         return Response(204)
 
     async def description(self, _request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Routes that show the applications that a caller has a right to, and the timeline of their account."""
+"""Routes that show the applications that a caller has a right to, its leases, and the timeline of an account."""
 
 from typing import Protocol
 
@@ -7,11 +7,19 @@ import msgspec
 from broker.issuing.timelines import Course
 from broker.issuing.usable import Usable
 from broker.model.clock import Clock
+from broker.model.holdings import Holding
 from broker.model.lease import Caller
 from broker.model.names import AccountName
 from broker.service.app import caller_of, named
 from broker.service.asgi import Handler, Request, Response
-from broker.service.messages import AccountsAnswer, ApplicationAnswer, MomentAnswer, TimelineAnswer
+from broker.service.messages import (
+    AccountsAnswer,
+    ApplicationAnswer,
+    LeasesAnswer,
+    MomentAnswer,
+    OwnLease,
+    TimelineAnswer,
+)
 
 
 class Lists(Protocol):
@@ -21,6 +29,13 @@ class Lists(Protocol):
 
     async def of(self, caller: Caller) -> list[Usable]:
         """Return the applications that the caller has a right to."""
+
+
+class Holds(Protocol):
+    """Use-case of the service. It raises `BrokerError`."""
+
+    async def of(self, caller: Caller) -> list[Holding]:
+        """Return what the caller holds."""
 
 
 class Shows(Protocol):
@@ -50,6 +65,33 @@ def listing(applications: Lists) -> Handler:
         return Response(200, msgspec.json.encode(answer), {"content-type": "application/json"})
 
     return get_accounts
+
+
+def holding(leases: Holds) -> Handler:
+    """Return the handler of the caller's leases: their ids, and never their text."""
+
+    async def get_leases(request: Request) -> Response:
+        caller = caller_of(request)
+        held = await leases.of(caller)
+        answer = LeasesAnswer(
+            leases=[
+                OwnLease(
+                    lease_id=one.lease,
+                    account=one.account,
+                    application=one.application,
+                    kind=one.kind,
+                    generation=one.generation,
+                    since=one.since,
+                    expires=one.until,
+                    shared=one.shared,
+                )
+                for one in held
+                if one.until
+            ]
+        )
+        return Response(200, msgspec.json.encode(answer), {"content-type": "application/json"})
+
+    return get_leases
 
 
 def course(timelines: Shows) -> Handler:

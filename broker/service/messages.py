@@ -4,13 +4,15 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
+from broker.model.lease import ID_LENGTH
 from broker.model.names import NAME
 
 Text = Annotated[str, Meta(max_length=256)]
 Name = Annotated[Text, Meta(extra_json_schema={"pattern": f"^{NAME.pattern}$"})]  # said there, checked by the route
 LONGEST_KEY: Final = 256  # characters of an Idempotency-Key
+LeaseId = Annotated[str, Meta(pattern=f"^[0-9a-f]{{{ID_LENGTH}}}$")]
 LeaseText = Annotated[str, Meta(max_length=4096)]
 
 
@@ -26,10 +28,19 @@ class BundleRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class LeaseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A lease to renew or revoke: the text that came with the bundle."""
+    """A lease to renew: the text that came with the bundle."""
 
     lease: LeaseText
     ttl: Text = ""
+
+
+class RevokeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A lease to end: its text, or its id and the names of its application."""
+
+    lease: LeaseText | UnsetType = UNSET
+    lease_id: LeaseId | UnsetType = UNSET
+    account: Text = ""
+    application: Text = ""
 
 
 class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +117,28 @@ class AccountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The applications that the caller has a right to, as they were a minute ago at most."""
 
     applications: list[ApplicationAnswer]
+
+
+class OwnLease(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation of an application that the caller holds until `expires`, when the last of its leases ends.
+
+    If `shared`, processes with the same identity hold further leases of it: `lease_id` is the newest.
+    """
+
+    lease_id: str
+    account: str
+    application: str
+    kind: str
+    generation: int
+    since: datetime
+    expires: datetime
+    shared: bool
+
+
+class LeasesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The leases of the caller that have not ended, and nobody else's."""
+
+    leases: list[OwnLease]
 
 
 class MomentAnswer(msgspec.Struct, frozen=True, kw_only=True):

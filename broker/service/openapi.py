@@ -14,6 +14,8 @@ from broker.service.messages import (
     BundleRequest,
     LeaseAnswer,
     LeaseRequest,
+    LeasesAnswer,
+    RevokeRequest,
     TimelineAnswer,
     WaitAnswer,
     WaitRequest,
@@ -27,6 +29,8 @@ _TYPES: Final = (
     BundleAnswer,
     LeaseRequest,
     LeaseAnswer,
+    RevokeRequest,
+    LeasesAnswer,
     WaitRequest,
     WaitAnswer,
     AccountsAnswer,
@@ -44,8 +48,14 @@ _KEY: Final = {
 _OPERATIONS: Final[tuple[tuple[str, str, str, list[Document], type, int, type | None], ...]] = (
     ("/v1/bundles", "post", "Fetch a bundle.", [_KEY], BundleRequest, 201, BundleAnswer),
     ("/v1/leases/renew", "post", "Renew a lease.", [], LeaseRequest, 200, LeaseAnswer),
-    ("/v1/leases/revoke", "post", "End a lease.", [], LeaseRequest, 204, None),
+    ("/v1/leases/revoke", "post", "End a lease.", [], RevokeRequest, 204, None),
     ("/v1/wait", "post", "Wait for another generation, or an end.", [], WaitRequest, 200, WaitAnswer),
+)
+
+# path, operation, summary, answer
+_LISTS: Final = (
+    ("/v1/accounts", "getAccounts", "List the applications that the caller has a right to.", AccountsAnswer),
+    ("/v1/leases", "getLeases", "List the caller's own leases.", LeasesAnswer),
 )
 
 
@@ -92,16 +102,17 @@ def _paths() -> Document:
             },
         }
     }
-    paths["/v1/accounts"] = {
-        "get": {
-            "operationId": "getAccounts",
-            "summary": "List the applications that the caller has a right to.",
-            "responses": {
-                "200": {"description": "Done.", "content": _content("application/json", AccountsAnswer)},
-                **_refusals(),
-            },
+    for path, operation, summary, listed in _LISTS:
+        paths[path] = {
+            "get": {
+                "operationId": operation,
+                "summary": summary,
+                "responses": {
+                    "200": {"description": "Done.", "content": _content("application/json", listed)},
+                    **_refusals(),
+                },
+            }
         }
-    }
     paths["/v1/accounts/{account}/timeline"] = {
         "get": {
             "operationId": "getTimeline",

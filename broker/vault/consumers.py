@@ -45,10 +45,14 @@ class VaultConsumers:
             self._write(path, seen.record if seen else new, record or new, version)
             seen = StoredRecord(record or new, version + 1)
 
+        def changed(found: ConsumerRecord | None) -> ConsumerRecord | None:
+            wanted = change(found or new)
+            return wanted if found or wanted != new else None  # nothing is stored for nothing
+
         def landed(record: ConsumerRecord | None, version: int) -> bool:
             return self._vault.landed(path, encoded(record), version)
 
-        record = compare_and_set(path, read, write, landed, lambda found: change(found or new))
+        record = compare_and_set(path, read, write, landed, changed)
         return StoredRecord(record or new, seen.version if seen else 0)
 
     def read(self, entity: str) -> ConsumerRecord | None:

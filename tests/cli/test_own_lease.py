@@ -282,10 +282,7 @@ def test_a_credential_process_keeps_one_lease(host: Host) -> None:
     assert len(host.bundles.wanted) == 1
 
 
-def test_ids_are_for_operators(host: Host) -> None:
-    listed = host.broker("lease list")
-    assert (listed.code, "broker lease show DIR shows yours" in listed.err) == (2, True)
-    assert "service.address ($BROKER_ADDR)" in listed.err
+def test_a_directory_needs_a_service(host: Host) -> None:
     host.get()
     reasoned = host.broker("lease revoke DIR --reason gone")
     assert (reasoned.code, "without further options" in reasoned.err) == (2, True)

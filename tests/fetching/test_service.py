@@ -45,7 +45,7 @@ from broker.model.waiting import Ended, Event
 from broker.service.answers import Contents
 from broker.service.app import application
 from broker.service.listeners import Address
-from broker.service.listing import listing
+from broker.service.listing import holding, listing
 from tests.service.test_app import Bundles
 from tests.support.accounts import MZP, PLANTED
 from tests.support.console import inside
@@ -83,7 +83,8 @@ class Listed:
 @contextmanager
 def served(bundles: Bundles, at: str = "127.0.0.1:0", usable: Sequence[Usable] = ()) -> Iterator[str]:
     """Yield the address of the real service in front of `bundles`."""
-    app = application(bundles, {("GET", "/v1/accounts"): listing(Listed(list(usable)))})
+    more = {("GET", "/v1/accounts"): listing(Listed(list(usable))), ("GET", "/v1/leases"): holding(bundles)}
+    app = application(bundles, more)
     address = Address.parse(at)
     bound = address.bound()
     config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)

@@ -80,6 +80,7 @@ class World:
             group=lambda _: "",
             read_secrets=self._secrets,
             end=self.recorder.end,
+            end_named=self.recorder.end_named,
             require_true_clock=lambda: None,
             changes=self._changes,
             announced=announced,

@@ -133,6 +133,9 @@ def _ask_for_all(replica: Replica, reader: dict[str, str], ci: dict[str, str]) -
     assert replica.get(reader, "/v1/bundles/acme/reporting").status_code == 200
     renewed = replica.post("/v1/leases/renew", reader, lease=first, ttl="40m").json()["lease"]
     assert replica.client.get("/v1/accounts", headers=reader).status_code in (200, 404)
+    (held,) = replica.client.get("/v1/leases", headers=ci).json()["leases"]
+    names = {name: held[name] for name in ("lease_id", "account", "application")}
+    assert replica.post("/v1/leases/revoke", ci, **names).status_code == 204
     heard = replica.post("/v1/wait", reader, account="acme", application="reporting", generation=1)
     assert heard.json()["event"] == "generation"
     assert replica.post("/v1/leases/revoke", reader, lease=renewed).status_code == 204

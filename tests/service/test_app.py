@@ -29,11 +29,12 @@ from broker.errors import (
 from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed, lease_of
 from broker.model.bundle import Wanted
+from broker.model.holdings import Holding, NamedLease
 from broker.model.lease import Caller, Consumer, Lease
 from broker.model.secret import Secret
 from broker.service.answers import Contents
 from broker.service.app import application
-from broker.service.listing import course, listing
+from broker.service.listing import course, holding, listing
 from broker.service.messages import BundleAnswer, LeaseAnswer
 from broker.service.problems import Problem
 from broker.service.waiting import waiting
@@ -48,6 +49,7 @@ UNUSED: Final = cast("Any", SimpleNamespace(clock=lambda: NOW))  # tests of thei
 OTHERS: Final = {
     ("POST", "/v1/wait"): waiting(UNUSED),
     ("GET", "/v1/accounts"): listing(UNUSED),
+    ("GET", "/v1/leases"): holding(UNUSED),
     ("GET", "/v1/accounts/*/timeline"): course(UNUSED),
 }
 
@@ -60,6 +62,7 @@ class Bundles:
     callers: list[Caller] = field(default_factory=list)
     wanted: list[Wanted] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    held: list[Holding] = field(default_factory=list)
 
     async def grant(self, caller: Caller, wanted: Wanted) -> Issued[Contents]:
         self._note(caller)
@@ -79,6 +82,16 @@ class Bundles:
         self._note(caller)
         self.texts.append(lease_text.reveal())
         return self._lease(timedelta(hours=1))
+
+    async def revoke_named(self, caller: Caller, named: NamedLease) -> Consumer:
+        self._note(caller)
+        self.texts.append("/".join((named.account, named.application, named.id)))
+        return READER
+
+    async def of(self, caller: Caller) -> list[Holding]:
+        """Return what the caller holds."""
+        self._note(caller)
+        return self.held
 
     def _note(self, caller: Caller) -> None:
         self.callers.append(caller)
@@ -264,12 +277,41 @@ def test_a_lease_is_renewed_and_revoked() -> None:
     assert bundles.texts == ["text", "text"]
 
 
+def test_a_lease_is_named_in_one_way() -> None:
+    """By its text, or by its whole id and the names of its application."""
+    bundles, names = Bundles(), {"account": "mzp-1", "application": "fleet"}
+    whole = {"lease_id": "0a" * 16, **names}
+    assert ask(bundles, "POST", "/v1/leases/revoke", json=whole, headers=TOKEN).status_code == 204
+    assert bundles.texts == [f"mzp-1/fleet/{'0a' * 16}"]
+    for wrong in (
+        {},
+        names,
+        {**whole, "lease": "text"},
+        {"lease_id": "0a" * 16},
+        {**whole, "lease_id": "0a"},
+        {**whole, "lease_id": "0A" * 16},
+        {**whole, "account": "../mzp-1"},
+    ):
+        assert ask(bundles, "POST", "/v1/leases/revoke", json=wrong, headers=TOKEN).status_code == 400, wrong
+    assert len(bundles.texts) == 1
+
+
 def test_flat_json_has_a_value_for_each_file() -> None:
     bundles = Bundles()
     answer = ask(bundles, "GET", "/v1/bundles/mzp-1/fleet", headers=TOKEN)
     assert answer.status_code == 200
     found = answer.json()
-    assert set(found) >= {"tls.key", "tls.crt", "ca.crt", "username", "password", "client_id", "base_url", "generation"}
+    assert set(found) >= {
+        "tls.key",
+        "tls.crt",
+        "ca.crt",
+        "username",
+        "password",
+        "client_id",
+        "base_url",
+        "generation",
+        "lease_id",
+    }
     assert all(isinstance(value, str) for value in found.values())
     assert found["password"] == PLANTED
     assert answer.headers["cache-control"] == "no-store"

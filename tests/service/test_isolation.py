@@ -165,6 +165,44 @@ def test_a_revoked_lease_is_refused(world: World) -> None:
     assert world.one.post("/v1/leases/revoke", world.b, lease=text).status_code == 403
 
 
+def test_own_leases_are_listed_and_ended(world: World) -> None:
+    """By id: at any replica, and none of another consumer, whose answer is that of an id that was made up."""
+    c = {"X-Vault-Token": world.system.consumer("bravo/reporting", name="c").read_text()}
+    records = world.system.vault.admin.list("consumers")
+    assert world.one.post("/v1/leases/revoke", c, lease_id="0a" * 16, **BRAVO).status_code == 403
+    assert world.system.vault.admin.list("consumers") == records, "a refusal leaves no record"
+    flat = world.one.get(c, "/v1/bundles/bravo/reporting").json()
+    assert [(one["lease_id"], one["shared"]) for one in leases(world.other, c)] == [(flat["lease_id"], False)]
+    theirs = leases(world.one, world.b)[0]["lease_id"]
+    assert not {theirs, flat["lease_id"]} & {one["lease_id"] for one in leases(world.one, world.a)}
+    refused = [
+        told(world.one.post("/v1/leases/revoke", who, lease_id=lease_id, **asked))
+        for who, lease_id, asked in (
+            (c, theirs, BRAVO),
+            (c, "0a" * 16, BRAVO),
+            (c, flat["lease_id"], ASKED),
+            (world.a, flat["lease_id"], BRAVO),
+            (world.a, theirs, BRAVO),
+            (world.nobody, theirs, BRAVO),
+            (world.nobody, theirs, {**BRAVO, "account": "none"}),
+        )
+    ]
+    assert refused == [told(world.one.client.get("/v1/leases", headers=world.nobody))] * len(refused)
+    assert refused[0][0] == 403
+    for _ in range(2):
+        assert world.other.post("/v1/leases/revoke", c, lease_id=flat["lease_id"], **BRAVO).status_code == 204
+    assert leases(world.one, c) == []
+    assert world.one.post("/v1/leases/renew", world.b, lease=world.theirs).status_code == 200
+
+
+def leases(replica: Replica, who: Headers) -> list[Any]:
+    """Return the leases of a caller."""
+    answer = replica.client.get("/v1/leases", headers=who)
+    assert answer.status_code == 200, answer.text
+    found: list[Any] = answer.json()["leases"]
+    return found
+
+
 def test_a_revoked_token_is_refused(world: World) -> None:
     """At both replicas, though each has just judged it: for its bundles, and for its lease."""
     token = {"X-Vault-Token": world.system.consumer(f"{ACCOUNT}/reporting", name="brief").read_text()}

@@ -36,10 +36,11 @@ class Served:
     replica: Replica
     headers: dict[str, str]
     lease: str
+    lease_id: str
 
     def true(self, case: Made) -> Made:
         """Return `case` with names and a lease that exist."""
-        known: dict[str, Any] = {**ASKED, "lease": self.lease}
+        known: dict[str, Any] = {**ASKED, "lease": self.lease, "lease_id": self.lease_id}
         case.path_parameters = {name: known.get(name, value) for name, value in (case.path_parameters or {}).items()}
         if isinstance(case.body, dict):
             case.body = {name: known.get(name, value) for name, value in case.body.items()}
@@ -53,7 +54,8 @@ def served(vault_server: tuple[Embedded, Connection], tmp_path_factory: pytest.T
         headers = {"X-Vault-Token": Path(saved.token()).read_text()}
         with replicas(saved.system, 1) as made:
             replica = made.running[0]
-            yield Served(replica, headers, replica.post(headers=headers).json()["lease"])
+            granted = replica.post(headers=headers).json()
+            yield Served(replica, headers, granted["lease"], granted["lease_id"])
 
 
 @pytest.mark.parametrize(("mode", "examples"), [*sampled(CASES[:2], every=1), *sampled(CASES[2:], every=9, start=1)])

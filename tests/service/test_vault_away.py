@@ -98,6 +98,7 @@ def test_nothing_is_issued_while_vault_is_away(scene: Scene, fault: Fault) -> No
     for _ in range(2):
         answers = scene.crowd(24)
         answers += [scene.replica.post(f"/v1/leases/{verb}", scene.token, lease=lease) for verb in ("renew", "revoke")]
+        answers.append(scene.replica.client.get("/v1/leases", headers=scene.token))
         assert {answer.status_code for answer in answers} <= {503}, [a.text for a in answers if a.status_code != 503]
         assert {int(answer.headers["retry-after"]) for answer in answers} <= set(range(2, 11))
         assert len({answer.headers["retry-after"] for answer in answers}) > 2

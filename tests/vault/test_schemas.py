@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.authentication import PASSWORD
 from broker.model.chain import Head, appended
@@ -35,7 +36,7 @@ RULES: Final = catalogue.builtin("stellantis").key
 
 
 def given(record: ConsumerRecord) -> ConsumerRecord:
-    return record
+    return replace(record, name="writer")
 
 
 def signer(vault: Connection) -> object:
