@@ -50,4 +50,4 @@ def _shown(auth: str) -> Callable[[], Caller]:
 
 def token(file: str) -> Secret[str]:
     """Return the token in `file`, `-` for standard input; raise `InputError`."""
-    return token_of(read_input(file), file)
+    return token_of(read_input(file), "standard input" if file == "-" else file)

@@ -51,25 +51,26 @@ def identity(auth: str) -> Caller:
         hint = f"project a service account token there, with the audience of the broker; or set BROKER_AUTH={AUTH_FORM}"
         raise InputError(f"there is no service account token at {source}", hint=hint)
     if method != "jwt-env":
-        return Caller(token_of(_content(source), source), is_jwt=method == "jwt-file")
+        return Caller(token_of(_content(method, source), source), is_jwt=method == "jwt-file")
     if not os.environ.get(source):
         raise InputError(f"the variable {source} is not set", hint="put the JWT into it, or set BROKER_AUTH")
-    return Caller(_hidden(os.environ[source]), is_jwt=True)
+    return Caller(token_of(os.environb[os.fsencode(source)], f"the variable {source}"), is_jwt=True)
 
 
-def token_of(content: bytes, file: str) -> Secret[str]:
-    """Return the token in `content`, that of `file`; raise `InputError`."""
+def token_of(content: bytes, source: str) -> Secret[str]:
+    """Return the token or JWT in `content`, that of `source`; raise `InputError`."""
     text = content.decode("utf-8", "replace").strip()
     if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise InputError(f"{file} holds no token", hint="log in to Vault and write the token to the file, mode 0600")
+        del content, text  # error trackers keep the variables of frames
+        raise InputError(f"{source} holds no token", hint="write one Vault token or JWT there, in one line")
     return _hidden(text)
 
 
-def _content(file: str) -> bytes:
+def _content(method: str, file: str) -> bytes:
     try:
         return read_file(Path(file))
     except OSError as error:
-        hint = "write the token there, or name another file in BROKER_AUTH=token-file:PATH"
+        hint = f"write the token there, or name another file in BROKER_AUTH={method}:PATH"
         raise InputError(f"cannot read {file}: {(error.strerror or 'error').lower()}", hint=hint) from None
 
 

@@ -396,7 +396,7 @@ ROWS: Final = (
     Row("bundle get acme --consumer-token-file reader.token", 2, "names no application"),
     Row("bundle get nobody/reporting --consumer-token-file reader.token", 2, "there is no account nobody"),
     Row("bundle get acme/nothing --consumer-token-file reader.token", 5, "the consumer's token lacks update on"),
-    Row("bundle get acme/reporting --consumer-token-file -", 2, "holds no token"),
+    Row("bundle get acme/reporting --consumer-token-file -", 2, "standard input holds no token"),
     Row("bundle get acme/reporting --consumer-token-file -", 2, "holds no token", input=b"two words"),
     Row("bundle get acme/reporting --consumer-token-file - --to b", 5, "", input=b"hvs.unknown"),
     Row("bundle get acme/reporting --consumer-token-file reader.token --ttl soon", 2, "is not a duration"),
