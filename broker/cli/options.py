@@ -115,7 +115,7 @@ optional_reason_option = click.option(
     "--reason",
     metavar="TEXT",
     callback=lambda ctx, option, text: "" if text is None else _reason(ctx, option, text),
-    help="Reason, for the evidence (required, but for a directory).",
+    help="Reason, for the evidence; required from operators.",
 )
 
 

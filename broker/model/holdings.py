@@ -9,9 +9,11 @@ from typing import Final
 from msgspec import Struct
 
 from broker.copies import replace
+from broker.errors import RateError
 from broker.model.lease import ID_LENGTH, LONGEST, SKEW, BundleKind, Lease
 from broker.model.names import AccountName
 
+_MOST: Final = 2_000  # revocations of leases that the consumer gave back: each write of the record has all of them
 _KEPT: Final = timedelta(days=1)  # past its end, since the clock of the broker that grants the next one may be ahead
 
 
@@ -104,10 +106,13 @@ class ConsumerRecord(Struct, frozen=True):
         return max((r.epoch for r in self.revocations), default=0)
 
     def without(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with `lease` revoked by its holder: other leases of the holding stay."""
+        """Return the record with `lease` revoked by its holder: other leases of the holding stay.
+
+        Raise `RateError` if its holder gave back too many in the last hour.
+        """
         if self.has_revoked(lease):
             return self
-        return _revoking(self.returned(lease.id), lease.id, _place_of(lease), now)
+        return _bounded(_revoking(self.returned(lease.id), lease.id, _place_of(lease), now))
 
     def ended(self, holding: Holding, *, now: datetime) -> ConsumerRecord:
         """Return the record without the holding of that place: every lease of it is revoked."""
@@ -121,12 +126,15 @@ class ConsumerRecord(Struct, frozen=True):
         return _revoking(self.returned(holding.lease), holding.lease, _place(holding), now)
 
     def without_named(self, named: NamedLease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with the lease revoked. A shared holding knows its newest lease only: any id may be its."""
+        """Return the record with the lease revoked by its holder; raise `RateError` as `without` does.
+
+        A shared holding knows its newest lease only: any id may be one of its.
+        """
         record = self
         for holding in self.holdings:
             is_named = (holding.lease == named.id or holding.shared) and not _over(holding, now)
             if is_named and _is_of(named, _place(holding)):
-                record = record.without_lease(replace(holding, lease=named.id), now=now)
+                record = _bounded(record.without_lease(replace(holding, lease=named.id), now=now))
         return record
 
     def has_revoked_named(self, named: NamedLease) -> bool:
@@ -206,6 +214,13 @@ def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -
     others = (r for r in record.revocations if (r.lease, r.place) != (lease, place))
     kept = (r for r in others if r.at > now - LONGEST - 2 * SKEW)  # two pairs of clocks: see ADR 28
     return replace(record, revocations=(*kept, newest))
+
+
+def _bounded(record: ConsumerRecord) -> ConsumerRecord:
+    if len(record.revocations) > _MOST:
+        hint = "the lease ends by itself; hold one bundle for longer"
+        raise RateError(f"this consumer gave back {_MOST:,} leases in the last 80 minutes", hint=hint)
+    return record
 
 
 def _until(holding: Holding, now: datetime) -> str:

@@ -12,7 +12,7 @@ from broker.model.names import NAME
 Text = Annotated[str, Meta(max_length=256)]
 Name = Annotated[Text, Meta(extra_json_schema={"pattern": f"^{NAME.pattern}$"})]  # said there, checked by the route
 LONGEST_KEY: Final = 256  # characters of an Idempotency-Key
-LeaseId = Annotated[str, Meta(pattern=f"^[0-9a-f]{{{ID_LENGTH}}}$")]
+LeaseId = Annotated[str, Meta(pattern=f"^[0-9a-f]{{{ID_LENGTH}}}$", max_length=ID_LENGTH)]
 LeaseText = Annotated[str, Meta(max_length=4096)]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
 from broker.copies import replace
-from broker.model.holdings import ConsumerRecord, Holding, stragglers
+from broker.errors import RateError
+from broker.model.holdings import ConsumerRecord, Holding, NamedLease, Revocation, stragglers
 from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
 from tests.support.accounts import MZP, NOW, later
@@ -179,6 +181,23 @@ def test_revocations_are_kept_as_long_as_leases() -> None:
     assert record.epoch == 300
     assert record.has_revoked(a_lease("l220")), "79 minutes ago: both pairs of clocks may be ten minutes apart"
     assert len(record.revocations) <= 81
+
+
+def test_a_consumer_cannot_fill_its_record() -> None:
+    """Or each of its requests, and an operator's revocation, would write a megabyte, which Vault refuses."""
+    record = a_record(*(a_lease(f"l{number}") for number in range(3)))
+    full = tuple(Revocation(f"r{number}", (MZP, "fleet", "direct", 1), number + 1, NOW) for number in range(2_000))
+    record = replace(record, revocations=full)
+    for give_back in (
+        partial(record.without, a_lease("l1")),
+        partial(record.without_named, NamedLease("l1", MZP, "fleet")),
+    ):
+        with pytest.raises(RateError, match="gave back 2,000 leases"):
+            give_back(now=NOW)
+        assert give_back(now=later(minutes=81)).revocations
+    assert record.without(a_lease("r7"), now=NOW) == record, "it is over already"
+    (held,) = record.holdings
+    assert record.ended(held, now=NOW).has_revoked(a_lease("l1")), "by an operator"
 
 
 def test_only_a_shared_holding_covers_others() -> None:

@@ -290,6 +290,8 @@ def test_a_lease_is_named_in_one_way() -> None:
         {"lease_id": "0a" * 16},
         {**whole, "lease_id": "0a"},
         {**whole, "lease_id": "0A" * 16},
+        {**whole, "lease_id": "0a" * 16 + "\n"},
+        {**whole, "lease_id": None},
         {**whole, "account": "../mzp-1"},
     ):
         assert ask(bundles, "POST", "/v1/leases/revoke", json=wrong, headers=TOKEN).status_code == 400, wrong
