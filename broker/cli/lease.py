@@ -175,12 +175,12 @@ def revoke(start: Start, lease: str, consumer: str, account: str, generation: in
     if lease and start.config["service.address"] and not (consumer or account or generation or reason):
         revoke_named(start, lease)
         return
-    if not reason:
-        raise InputError("--reason is missing", hint="--reason TEXT; it is stored in the evidence")
     if generation and not account:
         raise InputError("--generation requires --account", hint="each account counts its own: --account ACCOUNT")
     if not (lease or consumer or account):
         raise InputError("nothing to revoke is named", hint="give a LEASE-ID, --consumer NAME or --account ACCOUNT")
+    if not reason:
+        raise InputError("--reason is missing", hint="--reason TEXT; it is stored in the evidence")
     if account:
         start.broker.leases.accounts.read(account_name(account))  # or raises
     ended = start.broker.leases.revoke(Which(lease, consumer, account, generation), reason)

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from broker.copies import replace
-from broker.errors import RateError
+from broker.errors import RefusedError
 from broker.model.lease import ID_LENGTH, LONGEST, SKEW, BundleKind, Lease
 from broker.model.names import AccountName
 
@@ -108,7 +108,7 @@ class ConsumerRecord(Struct, frozen=True):
     def without(self, lease: Lease, *, now: datetime) -> ConsumerRecord:
         """Return the record with `lease` revoked by its holder: other leases of the holding stay.
 
-        Raise `RateError` if its holder gave back too many in the last hour.
+        Raise `RefusedError` if its holder gave back too many in the last hour.
         """
         if self.has_revoked(lease):
             return self
@@ -126,7 +126,7 @@ class ConsumerRecord(Struct, frozen=True):
         return _revoking(self.returned(holding.lease), holding.lease, _place(holding), now)
 
     def without_named(self, named: NamedLease, *, now: datetime) -> ConsumerRecord:
-        """Return the record with the lease revoked by its holder; raise `RateError` as `without` does.
+        """Return the record with the lease revoked by its holder; raise `RefusedError` as `without` does.
 
         A shared holding knows its newest lease only: any id may be one of its.
         """
@@ -219,7 +219,7 @@ def _revoking(record: ConsumerRecord, lease: str, place: Place, now: datetime) -
 def _bounded(record: ConsumerRecord) -> ConsumerRecord:
     if len(record.revocations) > _MOST:
         hint = "the lease ends by itself; hold one bundle for longer"
-        raise RateError(f"this consumer gave back {_MOST:,} leases in the last 80 minutes", hint=hint)
+        raise RefusedError(f"this consumer gave back {_MOST:,} leases in the last 80 minutes", hint=hint)
     return record
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from broker.copies import replace
-from broker.errors import RateError
+from broker.errors import RefusedError
 from broker.model.holdings import ConsumerRecord, Holding, NamedLease, Revocation, stragglers
 from broker.model.lease import BundleKind, Lease
 from broker.model.names import AccountName
@@ -192,7 +192,7 @@ def test_a_consumer_cannot_fill_its_record() -> None:
         partial(record.without, a_lease("l1")),
         partial(record.without_named, NamedLease("l1", MZP, "fleet")),
     ):
-        with pytest.raises(RateError, match="gave back 2,000 leases"):
+        with pytest.raises(RefusedError, match="gave back 2,000 leases"):
             give_back(now=NOW)
         assert give_back(now=later(minutes=81)).revocations
     assert record.without(a_lease("r7"), now=NOW) == record, "it is over already"
