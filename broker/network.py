@@ -114,9 +114,9 @@ class ProxyError(OSError):
 def connected(host: str, port: int, deadline: Deadline, proxy: Proxy | None = None) -> socket.socket:
     """Return a connection to `host`, through `proxy` if there is one; raise `OSError`, of a proxy `ProxyError`."""
     if proxy is None:
-        return _opened(host, port, deadline)
+        return opened(resolved(host, port, deadline), deadline)
     try:
-        channel = _opened(proxy.host, proxy.port, deadline)
+        channel = opened(resolved(proxy.host, proxy.port, deadline), deadline)
     except (OSError, UnicodeError):
         raise ProxyError("the proxy cannot be reached") from None
     try:
@@ -150,12 +150,11 @@ def _asked_to_connect(channel: socket.socket, target: str, proxy: Proxy, deadlin
         return answer.status
 
 
-def _opened(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """Return a connection to the first address of `host` that answers; raise `OSError`.
+def opened(found: list[Any], deadline: Deadline) -> socket.socket:
+    """Return a connection to the first of the addresses that `resolved` found and that answers; raise `OSError`.
 
     Each address gets its share of the time that is left, so that a dead one leaves some for the next.
     """
-    found = resolved(host, port, deadline)
     for tried, (family, kind, protocol, _, address) in enumerate(found, 1):
         channel = socket.socket(family, kind, protocol)
         try:

@@ -1,8 +1,8 @@
 """A webhook: one POST over HTTPS, signed, to an address in the Internet.
 
-The host name is resolved once, every address that it has is checked, and the connection goes to one of those: a name
-server that changes its answer cannot lead it elsewhere. Redirects are not followed. Nothing that the server says is
-quoted but its status.
+The host name is resolved once, every address that it has is checked, and the connection goes to the first of those that
+answers: a name server that changes its answer cannot lead it elsewhere. Redirects are not followed. Nothing that the
+server says is quoted but its status.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from msgspec import Struct
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.clock import Clock
 from broker.model.secret import Secret
-from broker.network import FAULTS, Deadline, Reader, connected, is_loopback, is_public, resolved
+from broker.network import FAULTS, Deadline, Reader, is_loopback, is_public, opened, resolved
 
 FORMS: Final = ("json", "slack")
 _LARGEST: Final = 64 * 1024  # bytes of an answer's head; the body is not read
@@ -74,29 +74,27 @@ class Webhook(Struct, frozen=True):
         """Send `request` and return the status of the answer."""
         try:
             deadline = Deadline(self.seconds)
-            address = self._checked(host, port, deadline)
+            addresses = self._checked(host, port, deadline)
             context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             with (
-                closing(connected(address, port, deadline)) as plain,
+                closing(opened(addresses, deadline)) as plain,
                 context.wrap_socket(plain, server_hostname=host) as server,
             ):
                 return _status(server, request, deadline)
         except FAULTS as error:
             raise WebhookError(f"the webhook cannot be reached: {_reason(error)}", hint=_HINT) from None
 
-    def _checked(self, host: str, port: int, deadline: Deadline) -> str:
-        """Return an address of `host`; raise `RefusedError` if one of its addresses is not in the Internet."""
-        found = [str(each[4][0]) for each in resolved(host, port, deadline)]
-        if not found:
-            raise socket.gaierror(socket.EAI_NONAME, "no address")
-        for address in found:
+    def _checked(self, host: str, port: int, deadline: Deadline) -> list[Any]:
+        """Return the addresses of `host`; raise `RefusedError` if one of them is not in the Internet."""
+        found = resolved(host, port, deadline)
+        for address in (str(each[4][0]) for each in found):
             if not (is_public(address) or (self.loopback and is_loopback(address))):
                 raise RefusedError(
                     f"the webhook's host {host} has the address {address}, which is not in the Internet",
                     hint="use a public address; for one on this host, notify.webhook_loopback = true",
                 )
-        return found[0]
+        return found
 
 
 _HINT: Final = "broker notify test webhook tries again"

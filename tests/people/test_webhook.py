@@ -145,6 +145,12 @@ def test_the_name_is_resolved_once(server: WebhookServer, monkeypatch: pytest.Mo
     assert len(server.calls) == 1
 
 
+def test_each_address_is_tried(server: WebhookServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, ["127.0.0.2", "127.0.0.1"])  # nobody listens at the first
+    webhook(server).send("e1", BODY)
+    assert len(server.calls) == 1
+
+
 def answers(monkeypatch: pytest.MonkeyPatch, *found: list[str]) -> list[str]:
     """Let the resolver give `found` for names, one after the other; return the names that it is asked for."""
     real, asked, left = socket.getaddrinfo, list[str](), list(found)
