@@ -288,7 +288,9 @@ class Follower:
             (log.error if error else log.info)("bundle", condition=condition, reason=message)
         else:
             self.standing = replace(self.standing, message=message)
-        if condition not in _QUIET:
+        if condition is Condition.OK:
+            self.hooks.recovered()
+        elif condition not in _QUIET:
             self.hooks.failed(condition.value)
 
     def _drop(self) -> None:

@@ -41,8 +41,7 @@ class Hooks:
     def published(self, directory: str, number: int) -> None:
         """The files of generation `number` are in `directory`."""
         with self._changing:
-            self._generation, self._number, self._reason = directory, number, ""
-            self._store.note(failed="")
+            self._generation, self._number = directory, number
         self._wake.set()
 
     def removed(self) -> None:
@@ -56,6 +55,12 @@ class Hooks:
         if reason != self._reason:
             self._reason, self._tries = reason, 0
         self._wake.set()
+
+    def recovered(self) -> None:
+        """Nothing fails any more: the next failure is another one."""
+        with self._changing:
+            self._reason = ""
+            self._store.note(failed="")
 
     @property
     def settled(self) -> bool:
