@@ -134,7 +134,7 @@ def _webhook(text: str) -> str:
         usable = False
     if not usable or parts.query or parts.fragment or "@" in parts.netloc or " " in text:
         message = "the address of the webhook is not https://HOST[:PORT][/PATH]"
-        raise InputError(message, hint="leave out user, query and fragment: settings are shown")
+        raise InputError(message, hint="https on loopback too; no user, query or fragment: settings are shown")
     return text
 
 

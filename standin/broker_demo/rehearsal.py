@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -36,7 +36,9 @@ from broker.model.finding import Finding, has_errors
 from broker.model.generation import RenewalMode, SigningRequest, Submission
 from broker.model.maintenance import Maintenance
 from broker.model.names import AccountName
+from broker.model.notice_rules import happening
 from broker.model.plan import AccountPlan, Action, Step
+from broker.model.rotation_record import RotationRecord
 from broker.model.secret import Secret
 from broker.partners import catalogue
 from broker.partners.planned import channel_of, plan_of
@@ -96,8 +98,10 @@ def rehearse(account: Account, profile: Profile, maintenance: Maintenance, now: 
     complete = False
     try:
         with _stage(account, profile, plan, now) as stage:
-            for step in _Walk(stage, account, profile, plan, maintenance, findings).steps(now):
-                steps.append(step)
+            walk = _Walk(stage, account, profile, plan, maintenance, findings)
+            for step in walk.steps(now):
+                steps += walk.with_notices(step)
+            steps += walk.notices
             complete = not stage.kept()
     except BrokerError as error:
         findings.append(Finding.error("rehearsal.failed", error.message, error.hint))
@@ -237,6 +241,8 @@ class _Walk:
     maintenance: Maintenance
     findings: list[Finding] = field(default_factory=list)
     swept: set[str] = field(default_factory=set)  # what sweeps have done
+    events: set[str] = field(default_factory=set)  # that the team would have been notified of
+    notices: list[RehearsedStep] = field(default_factory=list)  # of the last sweep
 
     def steps(self, now: datetime) -> Iterator[RehearsedStep]:
         """Do one step after the other, and yield each."""
@@ -262,6 +268,13 @@ class _Walk:
         if stage.first:
             yield from self._retired()
 
+    def with_notices(self, step: RehearsedStep) -> list[RehearsedStep]:
+        """Return `step` after the notices of the last sweep, which has first done all that is the scheduler's."""
+        if step.who == _SCHEDULER and all(notice.at == step.at for notice in self.notices):
+            return [step]
+        notices, self.notices = self.notices, []
+        return [*notices, step]
+
     def _done_by(self, do: Do, by_hand: Callable[[], object]) -> str:
         """Sweep, have a person do it if no sweep has; return who did it."""
         report = self.sweeps.sweep()
@@ -274,8 +287,20 @@ class _Walk:
     @cached_property
     def sweeps(self) -> Sweeps:
         """Sweeps over the copy, by the real windows. Nothing leaves them: no mail, notice or hook."""
-        outside = Outside(self._by_machine, _nothing, _nothing, _nothing)
+        outside = Outside(self._by_machine, _nothing, self._notify, _nothing)
         return replace(self.stage.broker.scheduling.sweeps, outside=outside, plan=self._planned)
+
+    def _notify(self, plans: Sequence[AccountPlan], _: object) -> None:
+        """Note the event that the team would be notified of, once."""
+        account, team = self.stage.broker.account(self.real.name), ", ".join(self.real.contacts.team)
+        for plan in plans if team else ():
+            found = happening(plan, account, RotationRecord(), self.stage.clock())
+            if found and found.event not in self.events:
+                self.events.add(found.event)
+                kind, message = "an alert" if found.must_act else "the day's digest", found.message
+                if plan.due and self.plan.due:  # the copy has the due date as a setting
+                    message = message.replace(plan.due.because, self.plan.due.because)
+                self.notices.append(self._step(_SCHEDULER, f"{kind} to {team}: {message}"))
 
     def _planned(self, account: Account, now: datetime) -> AccountPlan:
         return plan_of(account, self.profile, now, self.maintenance)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from broker_demo.rehearsal import Rehearsal, rehearse
+from broker_demo.rehearsal import Rehearsal, RehearsedStep, rehearse
 
 from broker.copies import replace
 from broker.model.account import Account, Contacts
@@ -21,6 +21,7 @@ from tests.support.saved_states import documents_of
 from tests.support.system import System
 
 pytestmark = pytest.mark.slow
+TEAM = "ops@example.test"
 PROFILE = catalogue.builtin("stellantis")
 SUBJECT = Subject(
     (("C", "FR"), ("ST", "Paris"), ("L", "Paris"), ("O", "Example"), ("OU", "Programs Partners"), ("CN", "MZP0000001"),
@@ -39,6 +40,15 @@ def rehearsed(account: Account, maintenance: Maintenance | None = None, **renewa
     return rehearse(account, profile, maintenance or Maintenance(), NOW)
 
 
+def taken(done: Rehearsal) -> list[RehearsedStep]:
+    """Return the steps without the notices."""
+    return [step for step in done.steps if step not in notices(done)]
+
+
+def notices(done: Rehearsal) -> list[RehearsedStep]:
+    return [step for step in done.steps if f" to {TEAM}: " in step.message]
+
+
 def codes(done: Rehearsal) -> set[str]:
     return {finding.code for finding in done.findings}
 
@@ -47,25 +57,29 @@ def test_a_whole_renewal_is_rehearsed() -> None:
     account = ready(with_current())
     done = rehearsed(account)
     assert done.success, done.findings
-    assert [step.who for step in done.steps] == ["scheduler", "team", "partner", "team", "team", "scheduler"]
+    assert [step.who for step in taken(done)] == ["scheduler", "team", "partner", "team", "team", "scheduler"]
     assert [s.command.split()[2] for s in done.steps if s.command] == ["new", "submit", "import", "promote", "retire"]
     dates = [step.at for step in done.steps]
     assert dates == sorted(dates)
     assert account.current
     end = account.certificate(account.current.parts.certificate).not_after
-    assert dates[0] < dates[0] + timedelta(days=21) == dates[2] <= dates[4] < dates[5] < end
+    begun, _, signed, _, promoted, retired = [step.at for step in taken(done)]
+    assert begun < begun + timedelta(days=21) == signed <= promoted < retired < end
+    told = [done.steps.index(notice) for notice in notices(done)]
+    assert told == [1, 5]  # to send the request, and to promote
+    assert all(done.steps[n].message.startswith("an alert to ") and done.steps[n + 1].who == "team" for n in told)
 
 
 def test_a_first_certificate_is_rehearsed() -> None:
     done = rehearsed(ready(an_account(), applications=with_current().applications))
     assert done.success, done.findings
-    assert len(done.steps) == 5
+    assert len(taken(done)) == 5
     assert "rehearsal.lifetime" in codes(done)
 
 
 def test_sweeps_do_what_is_the_schedulers() -> None:
     done = rehearsed(ready(with_current(), promotion=PromotionMode.AUTO, submit_via="smtp"))
-    assert [step.who for step in done.steps] == ["scheduler", "scheduler", "partner", "team", "scheduler", "scheduler"]
+    assert [step.who for step in taken(done)] == ["scheduler", "scheduler", "partner", "team", "scheduler", "scheduler"]
 
 
 @pytest.mark.parametrize(
@@ -101,8 +115,8 @@ def test_times_of_the_profile_are_kept() -> None:
     snoozed = Snooze(NOW, NOW + timedelta(days=300), "holidays")
     account = ready(with_current(), renewal=RenewalMode.MANUAL, snoozed=snoozed)
     done = rehearsed(account, lead_time=timedelta(days=3), overlap=timedelta(days=9))
-    begun, sent, signed, _, promoted, retired = [step.at for step in done.steps]
-    assert {step.who for step in done.steps} == {"team", "partner"}
+    begun, sent, signed, _, promoted, retired = [step.at for step in taken(done)]
+    assert {step.who for step in taken(done)} == {"team", "partner"}
     assert begun - snoozed.until < timedelta(seconds=2)
     assert (signed - sent, retired - promoted) == (timedelta(days=3), timedelta(days=9))
     assert Renewal().overlap is None
