@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import pytest
@@ -10,7 +11,7 @@ from broker.copies import replace
 from broker.errors import DeniedError
 from broker.issuing.own_leases import OwnLeases
 from broker.issuing.usable import Applications
-from broker.model.holdings import Holding, NamedLease
+from broker.model.holdings import ConsumerRecord, Holding, NamedLease
 from broker.model.lease import Caller, Consumer
 from broker.model.names import account_name
 from broker.model.secret import Secret
@@ -54,6 +55,27 @@ def test_a_caller_lists_its_own_leases() -> None:
             await listed(world, STRANGER)
         world.now = max(granted.lease.expires for granted in (*mine, theirs))
         assert await listed(world, READER) == []
+
+    run(test)
+
+
+def test_one_reading_serves_all_who_ask() -> None:
+    """A record may be large: its consumer must not have it read many times concurrently."""
+
+    async def test() -> None:
+        world, reads = World(), []
+        granted = await world.issuer.grant(READER, wanted())
+
+        def read(entity: str) -> ConsumerRecord:
+            reads.append(entity)
+            return world.records[entity]
+
+        leases = OwnLeases(world.issuer, cast("Applications", Permitted(world)), read, world.clock)
+        found = await asyncio.gather(*(leases.of(READER) for _ in range(20)))
+        assert {one.lease for (one,) in found} == {granted.lease.id}
+        assert len(reads) == 1
+        await world.issuer.revoke(READER, granted.lease_text)
+        assert await leases.of(READER) == [], "nothing is kept"
 
     run(test)
 
