@@ -75,8 +75,10 @@ class TokenEndpoint(Struct, frozen=True):
             if parts.scheme == "https":
                 channel = verifying(self.ca_file, "mail.oauth.ca_file").wrap_socket(channel, server_hostname=host)
             channel.sendall("\r\n".join([*head, "", ""]).encode("ascii") + form)
-            with Reader(channel, deadline, _LARGEST) as reader:
-                answer = http.client.HTTPResponse(cast("socket.socket", reader), method="POST")
+            with (
+                Reader(channel, deadline, _LARGEST) as reader,
+                http.client.HTTPResponse(cast("socket.socket", reader), method="POST") as answer,
+            ):
                 answer.begin()
                 return answer.status, answer.read()
         finally:

@@ -129,8 +129,10 @@ def _request(host: str, path: str, headers: Mapping[str, str], content: bytes) -
 def _status(server: ssl.SSLSocket, request: bytes, deadline: Deadline) -> int:
     server.settimeout(deadline.left)
     server.sendall(request)
-    with Reader(server, deadline, _LARGEST) as reader:
-        answer = http.client.HTTPResponse(cast("socket.socket", reader), method="POST")
+    with (
+        Reader(server, deadline, _LARGEST) as reader,
+        http.client.HTTPResponse(cast("socket.socket", reader), method="POST") as answer,
+    ):
         answer.begin()
         return answer.status
 

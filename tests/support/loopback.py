@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.support.pki import key_usage
+
 __all__ = ["server_certificate", "tls_listener"]
 
 
@@ -38,6 +40,7 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
     names = [x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost")]
     from_ca = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())  # Python 3.13 wants it
     ca = _unsigned("vault CA", ca_key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    ca = ca.add_extension(key_usage(cert_sign=True), critical=True)
     ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
     leaf = _unsigned("localhost", own).add_extension(x509.SubjectAlternativeName(names), critical=False)
     leaf = leaf.add_extension(from_ca, critical=False)
