@@ -49,7 +49,7 @@ def command() -> None:
     """Import or inspect a reply of the partner."""
 
 
-@command.verb("import", example="broker cert import acme reply.eml --accept-ca AB:CD:… --client-id-for reporting")
+@command.verb("import", example="broker cert import acme reply.eml --accept-ca AB:CD:…")
 @account_argument
 @click.argument("files", metavar="[FILE|DIRECTORY|- ...]", nargs=-1)
 @click.option("--reply", default="", metavar="ACCOUNT/ID", help="Import a reply that arrived: see broker reply list.")

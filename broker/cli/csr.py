@@ -156,7 +156,7 @@ def cancel(start: Start, account: AccountName, yes: bool) -> None:
     _close(start, account, Closed.CANCELLED, "", yes=yes)
 
 
-@command.verb("refused", example="broker csr refused acme --reason 'O is not the company of the contract'")
+@command.verb("refused", example="broker csr refused acme --reason 'wrong O'")
 @account_argument
 @reason_option
 @yes_option

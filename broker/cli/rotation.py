@@ -47,7 +47,7 @@ def command() -> None:
 
 
 command.verb("plan", example="broker rotation plan acme")(plan)
-command.verb("snooze", example="broker rotation snooze acme --until 2026-12-31 --reason 'partner on holiday'")(snooze)
+command.verb("snooze", example="broker rotation snooze acme --until 2026-12-31 --reason holiday")(snooze)
 
 
 command.verb("rehearse", example="broker rotation rehearse acme -o json")(rehearse)
@@ -156,9 +156,7 @@ def promote(start: Start, account: AccountName, generation: tuple[int, ...], for
     _show(promotion, done if promotion.changed else f"nothing to promote: {done}")
 
 
-@command.verb(
-    "rollback", example="broker rotation rollback acme --force --reason 'partner is down, old set known good'"
-)
+@command.verb("rollback", example="broker rotation rollback acme --force --reason 'partner is down'")
 @account_argument
 @generation_option("the one that the current one displaced")
 @reason_options

@@ -33,7 +33,9 @@ def test_every_help_has_an_example(name: str, tmp_path: Path) -> None:
     assert ended.out.startswith("Usage: broker")
     assert not ended.err
     if name:
-        assert f"broker {name}" in ended.out.partition("Example")[2]
+        example = ended.out.partition("Example")[2]
+        assert f"broker {name}" in example
+        assert not [line for line in example.splitlines() if line.endswith("-") or line.count("'") % 2]  # it is pasted
     assert max(map(len, ended.out.splitlines())) <= 100
 
 
