@@ -112,6 +112,10 @@ class Follower:
 
         Raise `BrokerError`.
         """
+        copy_context().run(self._once)
+
+    def _once(self) -> None:
+        log.bind(bundle=self.table.name)
         try:
             self._take()
             self._current()

@@ -350,7 +350,8 @@ class _News(threading.Thread):
         except DeniedError:
             return Ended(Event.REVOKED)
         except BrokerError as error:
-            log.info("wait was cut", reason=error.message)
+            lease = self._granted().lease  # this thread has not the fields of the bundle's
+            log.info("wait was cut", bundle=f"{lease.account}/{lease.application}", reason=error.message)
             self._paused(_CUT, 2 ** min(self._cuts, 3))
             self._cuts += 1
             return None

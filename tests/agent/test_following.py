@@ -27,6 +27,7 @@ from broker.fetching.service import Application, Service
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.clock import Clock, system_clock
 from broker.model.waiting import Ended, Event
+from broker.telemetry import log
 from tests.agent.test_holding import WANTED, Source, until
 
 LONG = timedelta(hours=1)
@@ -210,6 +211,8 @@ def test_other_outputs_end_with_the_lease(root: Path) -> None:
 def test_either_follows_alone(root: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     """The wait is cut for ever, or the list is old for ever."""
     source = Broker(listed=1)
+    said: set[tuple[str, object]] = set()
+    log.send_to(log.Level.INFO, lambda _level, event, fields: said.add((event, fields.get("bundle"))))
     if broken == "wait":
         monkeypatch.setattr(holding, "_POLL", (0.0, 0.01))
         monkeypatch.setattr(source, "wait", lambda _: _raise(VaultUnavailableError("cut")))
@@ -221,6 +224,9 @@ def test_either_follows_alone(root: Path, monkeypatch: pytest.MonkeyPatch, broke
         else:
             source.news.put(Ended(Event.GENERATION, 2))
         until(lambda: link(root) == "gen-000002")
+    log.reset()
+    assert ("wait was cut" in {event for event, _ in said}) == (broken == "wait")
+    assert {name for _, name in said} == {table(root).name}
 
 
 def _raise(error: Exception) -> Any:

@@ -28,6 +28,7 @@ from broker.fetching.service import Service
 from broker.model.clock import system_clock
 from broker.signals import held_back
 from broker.systemd import State
+from broker.telemetry import log
 from tests.agent.test_following import Broker, link, quick, table
 from tests.agent.test_holding import until
 
@@ -265,3 +266,20 @@ def test_once_goes_on_after_an_error(world: World) -> None:
     assert [error.message for error in once(followers)] == [f"{followers[0].table.name}: no right"]
     assert (link(world.home / "one"), link(world.home / "two")) == ("", "gen-000001")
     assert following.Condition.DENIED is followers[0].standing.condition
+
+
+def test_log_lines_are_of_their_bundle(world: World) -> None:
+    world.brokers["two"].errors = [DeniedError("no right")]
+    log.reset()  # the fields of tests before
+    lines: list[tuple[object, object]] = []
+    log.send_to(
+        log.Level.INFO, lambda _level, _event, fields: lines.append((fields.get("bundle"), fields.get("lease")))
+    )
+    followers = [world._made(found) for found in world.tables]
+    try:
+        once(followers)
+    finally:
+        log.reset()
+    granted = followers[0].granted
+    assert granted
+    assert lines == [(followers[0].table.name, granted.lease.id), (followers[1].table.name, None)]
