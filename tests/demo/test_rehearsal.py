@@ -125,10 +125,13 @@ def test_times_of_the_profile_are_kept() -> None:
 def test_nothing_real_is_touched(system: System) -> None:
     """The account is read, and that is all: no write in Vault, no request to the partner, no file left."""
     system.promoted()
-    left, files = Path(tempfile.gettempdir()), sorted(system.home.rglob("*"))
+    files = sorted(system.home.rglob("*"))
     before = documents_of(system.vault.admin), len(system.partner.log.entries())
-    ended = system.ok("rotation", "rehearse", "acme")
+    with tempfile.TemporaryDirectory() as own:  # other tests rehearse concurrently
+        left, made = Path(own), Path(own).stat().st_mtime_ns
+        ended = replace(system, changes={**system.changes, "TMPDIR": own}).ok("rotation", "rehearse", "acme")
+        assert left.stat().st_mtime_ns > made, "it was used"
+        assert not list(left.iterdir())
     assert "the renewal succeeds" in ended.out
     assert (documents_of(system.vault.admin), len(system.partner.log.entries())) == before
     assert sorted(system.home.rglob("*")) == files
-    assert not list(left.glob("broker-rehearsal-*"))
