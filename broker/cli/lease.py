@@ -144,6 +144,9 @@ def renew(start: Start, directory: str, ttl: str) -> None:
     The files stay as they are, but for the end in manifest.json. If a newer generation is current, it says so: bundle
     get gets that. A lease can be renewed for a day, and no longer than the certificate is valid.
     """
+    if _is_id(directory) and not os.access(directory, os.F_OK):
+        message = "a lease is renewed by its text, which lies beside the files of its bundle, not by its id"
+        raise InputError(message, hint="name the directory that bundle get wrote: broker lease renew DIR")
     renew_own(start, kept_in(start, directory), ttl)
 
 

@@ -66,4 +66,6 @@ def test_other_ids_are_refused(host: Host) -> None:
     assert "begins the ids of several leases" in host.broker(f"lease revoke {ONE[:8]}").err
     named = host.broker("lease list --consumer other")
     assert (named.code, "lists its own leases only" in named.err) == (2, True)
+    renewed = host.broker(f"lease renew {ONE}")
+    assert (renewed.code, "not by its id" in renewed.err) == (2, True)
     assert host.bundles.texts == []
