@@ -119,3 +119,13 @@ def test_the_state_follows_from_the_account() -> None:
 def test_nothing_else_of_an_account_is_shown() -> None:
     assert set(Usable.__struct_fields__) == {"account", "application", "generation", "not_after", "suspended"}
     assert {one.account for _, one in usable([with_current()])} == {MZP}
+
+
+def test_a_consumer_has_a_right_to_something() -> None:
+    async def test() -> None:
+        applications = World().applications()
+        assert (await applications.consumer(READER)).entity == "entity-reader"
+        with pytest.raises(DeniedError):
+            await applications.consumer(STRANGER)
+
+    run(test)
