@@ -267,7 +267,8 @@ def _wrong_end(cell: Cell, command: Case, ended: Ended, clean: _Clean) -> Iterat
     missing_is = {2, 6} if first or request.startswith("POST") else {6 if command.judges else 2}
     reported = {Fault.MISSING: missing_is, Fault.STALE: {2, 6}}
     missing = ended.code in reported.get(cell.fault, ())
-    if ended.code not in _ENDS | set(command.done) and not missing:
+    ends = {command.failing(code) if code else 0 for code in _ENDS}
+    if ended.code not in ends | set(command.done) and not missing:
         yield f"it ended in {ended.code}: {ended.err.strip()}"
     if cell.fault.passes and not cell.lasting and ended.code != 0 and not missing:
         yield f"it did not get over it: {ended.code}: {ended.err.strip()}"
