@@ -119,6 +119,9 @@ class Held:
                 heard, polls_at = self._polled(), self._next_poll()
                 if not heard:
                     continue
+            if heard == Ended(Event.GENERATION, self.granted.lease.generation):  # a renewal has brought it already
+                news.go_on()
+                continue
             if not heard and self._clock() >= self.granted.lease.expires:
                 return 0
             at = self._tried(heard)

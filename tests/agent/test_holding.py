@@ -150,6 +150,19 @@ def test_a_rotation_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert f"generation 3 of mzp-1/reports in {tmp_path}/current" in capsys.readouterr().err
 
 
+def test_news_of_what_is_held_grants_nothing(tmp_path: Path) -> None:
+    """A renewal has brought the generation before the wait said so."""
+    source = Source()
+
+    def act() -> None:
+        source.news.put(Ended(Event.GENERATION, 1))
+        until(lambda: source.waits > 1)
+
+    with followed(source, tmp_path, act) as came:
+        assert came == [True]
+    assert source.returned == ["lease-1"]
+
+
 def test_displaced_files_go_with_their_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After their grace, and not at the next rotation."""
     monkeypatch.setattr(directory, "GRACE", timedelta(milliseconds=50))
