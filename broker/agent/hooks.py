@@ -121,13 +121,13 @@ class Hooks:
 
     def _on_failure(self, reason: str) -> None:
         self._tries += 1
-        is_over = self._tries >= _ATTEMPTS
         try:
             self._command(self._table.hook.on_failure, self._variables(FAILURE, reason))
-            is_over = True
-        finally:
-            if is_over:
+        except BrokerError:
+            if self._tries >= _ATTEMPTS:
                 self._note(failed=reason)
+            raise
+        self._note(failed=reason)
 
     def _command(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         if command:

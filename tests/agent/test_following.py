@@ -180,13 +180,13 @@ def test_a_broken_output_stops_nothing(root: Path, tmp_path: Path) -> None:
 
 def test_each_failure_is_reported(root: Path, tmp_path: Path) -> None:
     """Also one of the same kind as an earlier one, which is over."""
-    hook = Hook(on_failure=("sh", "-c", f"echo $BROKER_REASON >> {tmp_path / 'told'}"))
+    hook = Hook(on_failure=("sh", "-c", f"echo $BROKER_REASON >> {tmp_path / 'heard'}"))
     with running(Broker(), root, hook=hook) as one:
         stands(one, Condition.OK)
         for number in (1, 2):
             one._troubled(InputError("the other Vault is away"))
             until(lambda: one.store.state.failed == "unwritable")
-            assert (tmp_path / "told").read_text() == "unwritable\n" * number
+            assert (tmp_path / "heard").read_text() == "unwritable\n" * number
             one._stands(Condition.OK)
 
 

@@ -149,13 +149,13 @@ def test_a_failing_hook_is_tried_again(
     one.stop()
 
 
-def test_a_failure_is_told_beside_a_failing_hook(made: Callable[..., Hooks], tmp_path: Path) -> None:
-    one = made(command=("false",), on_failure=("touch", str(tmp_path / "told")))
+def test_a_failure_is_heard_beside_a_failing_hook(made: Callable[..., Hooks], tmp_path: Path) -> None:
+    one = made(command=("false",), on_failure=("touch", str(tmp_path / "heard")))
     one.published("gen-000001", 1)
     one.failed("stale")
     with pytest.raises(RefusedError):
         one.once()
-    assert (tmp_path / "told").exists()
+    assert (tmp_path / "heard").exists()
     assert one._store.state.failed == "stale"
     assert not one.settled
 
