@@ -1,7 +1,7 @@
 """Grant a consumer a bundle: authorize, record, then hand out. Its ports return secrets: a bundle is made of them."""
 
 import hashlib
-import secrets
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -144,7 +144,7 @@ def lease_of(wanted: Wanted, consumer: Consumer, account: Account, generation: G
 def _lease_id(wanted: Wanted, consumer: Consumer) -> str:
     """Return a random id, or the same one for each request of a consumer with the same idempotency key."""
     if not wanted.idempotency_key:
-        return secrets.token_hex(16)
+        return ssl.RAND_bytes(16).hex()  # `secrets` makes a system call, in which another thread takes its turn
     parts = (consumer.entity, wanted.account, wanted.application, wanted.kind.value, wanted.idempotency_key)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 

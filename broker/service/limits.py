@@ -9,7 +9,7 @@ import re
 import resource
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -112,6 +112,34 @@ _MALFORMED: Final = Refusal(400, InputError("this is not a request of HTTP/1.1")
 _FULL: Final = Refusal(503, BusyError("too many connections are open", hint="try again later"))
 
 
+class _InOnePiece:
+    """A transport that sends what is written in one turn of the loop together: head and body of an answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, and what follows in this turn."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what was written, and close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol for one connection, under a `Guard`.
 
@@ -131,7 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room by closing the longest idle connection; refuse this one if all are busy."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _InOnePiece(transport, self.loop)))
         self._guard.open = len(self.connections)
         if self._guard.open > self._guard.connections:
             if not self._guard.idle:

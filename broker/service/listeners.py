@@ -25,7 +25,7 @@ from broker.service.limits import LOOPBACK_NAMES, Guard, GuardedProtocol
 from broker.service.tls import Tls
 from broker.signals import ASKING
 from broker.systemd import State
-from broker.telemetry import log
+from broker.telemetry import log, rendering
 
 _DRAIN: Final = 9  # seconds for open requests, once the service is asked to end; then each is answered 503
 _CUT: Final = 10  # seconds until connections are cut
@@ -191,7 +191,8 @@ async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) ->
             gc.freeze()  # what was made until now stays: no collection looks at it again
             ready(tuple(listener.address.at(bound) for listener, bound in zip(listeners, sockets, strict=True)))
             report(State.READY)
-        await asyncio.gather(*tasks)
+        with rendering.gathered(loop.call_soon):
+            await asyncio.gather(*tasks)
     finally:
         for follower in followers:
             follower.cancel()

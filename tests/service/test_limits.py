@@ -293,6 +293,22 @@ def test_a_slow_handshake_is_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     run(test)
 
 
+def test_an_answer_is_one_record(tmp_path: Path) -> None:
+    context = ssl._create_unverified_context()
+
+    def read(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as stream:
+            stream.sendall(GET)
+            return stream.recv(1000)  # OpenSSL returns one record
+
+    async def test() -> None:
+        async with served(Guard(), ReloadedTls(*write_pair(tmp_path, "one"))) as (port, _):
+            head, _, body = (await asyncio.to_thread(read, port)).partition(b"\r\n\r\n")
+            assert (head.split()[1], body) == (b"200", b"ok")
+
+    run(test)
+
+
 def test_handshakes_are_bounded(tmp_path: Path) -> None:
     """Connections that send nothing: the oldest ones make room, and a client gets through."""
     most = 2

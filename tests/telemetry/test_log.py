@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +14,7 @@ from broker.errors import InputError
 from broker.model.redactor import HIDDEN, Redactor
 from broker.model.secret import Secret
 from broker.telemetry import log
-from broker.telemetry.rendering import configure
+from broker.telemetry.rendering import PIECE, configure, gathered
 from tests.support.secret_marks import Marks
 
 PASSWORD = "s3cr3t & päss/word+1"
@@ -78,6 +81,24 @@ def test_no_form_of_a_secret_is_written(form: log.Form, capsys: pytest.CaptureFi
     assert HIDDEN in err
     assert "<valueerror>" in err
     assert not Marks("password", PASSWORD.encode()).found_in(err.encode())
+
+
+def test_lines_of_a_turn_leave_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[str] = []
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=pieces.append))
+    configure(log.Level.INFO, log.Form.JSON)
+    turn: list[Callable[[], None]] = []
+    with gathered(turn.append):
+        for number in range(3):
+            log.info(f"line {number}", text="x" * (PIECE // 3))
+        thread = threading.Thread(target=log.info, args=("of another thread",))
+        thread.start()
+        thread.join()
+        turn.pop()()
+        log.info("last")
+    log.info("after it")
+    found = [[json.loads(line)["event"] for line in piece.splitlines()] for piece in pieces]
+    assert found == [["of another thread"], ["line 0", "line 1"], ["line 2"], ["last"], ["after it"]]
 
 
 def test_people_read_one_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
