@@ -269,9 +269,8 @@ def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> A
 
 def _confirm(account: Account, asked: _Asked) -> None:
     """Ask before an account is added: its address and login never change."""
-    described = f"account {account.name}: login {account.login}, subject {account.subject}"
     at = f"{account.profile} {account.environment} at {account.base_url}"
-    confirm(f"{described}, {at}\nAdd this account?", yes=asked.yes)
+    confirm(f"Add account {account.name}, {at}: login {account.login}, subject {account.subject}?", yes=asked.yes)
 
 
 # showing

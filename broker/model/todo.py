@@ -129,6 +129,7 @@ def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: date
         message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}); {step.message}"
         return Todo(Phase.COMPROMISED, message, step.hint, step.who)
     if due and due.not_after <= now:
+        step = (None if candidate or account.breaker else _to_return(account, now)) or step
         return Todo(Phase.EXPIRED, f"EXPIRED on {due.not_after:%F %TZ}; {step.message}", step.hint, step.who)
     if account.suspended and step.state is not State.STOPPED:
         message = f"suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason}): nothing is issued"
@@ -148,11 +149,14 @@ def last_answer(account: Account, generation: Generation) -> tuple[Try, Verdict]
 def overlap_end(account: Account, generation: Generation, renewal: Renewal) -> datetime:
     """Return when the overlap of a previous generation is over: it is kept as the way back, while it is valid.
 
-    One with a key that others know is no way back.
+    One with a key that others know is no way back. One that outlives the current one is kept until its own end.
     """
     if account.compromise_of(generation.parts.key):
         return generation.since
     end = account.certificate(generation.parts.certificate).not_after
+    current = account.current
+    if current and account.certificate(current.parts.certificate).not_after < end:
+        return end
     return max(generation.since, min(generation.since + (renewal.overlap or DEFAULT_OVERLAP), end))
 
 
@@ -212,15 +216,30 @@ def _requested(account: Account, renewal: Renewal, now: datetime) -> Todo | None
         message = f"signing request {request.number} was sent before; ask the partner to revoke the old certificate too"
         return Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
     lead, waited = lead_time(account, renewal.lead_time).time, now - request.submissions[0].at
-    late = f", stuck: longer than its lead time of {duration_text(lead)}" if waited > lead else ""
-    message = f"signing request {request.number} was sent {age_text(waited)} ago{late}"
-    return Todo(Phase.OVERDUE if late else Phase.SENT, message, f"broker cert import {name} FILE")
+    message = f"signing request {request.number} was sent {age_text(waited)} ago"
+    if waited <= lead:
+        return Todo(Phase.SENT, message, f"broker cert import {name} FILE")
+    late = f"stuck: longer than its lead time of {duration_text(lead)}; ask the partner, or send the same mail again"
+    return Todo(Phase.OVERDUE, f"{message}, {late}", f"broker csr submit {name}")
 
 
 def must_tell(account: Account, request: SigningRequest) -> bool:
     """Return whether no mail since then asked the partner to revoke a certificate whose key others know."""
     known = account.compromise
     return known is not None and all(sent.at < known.at for sent in request.submissions)
+
+
+def _to_return(account: Account, now: datetime) -> Todo | None:
+    """Return the step if an older set outlives the current one, which is over."""
+    for generation in reversed(account.generations):
+        if generation.stage is not Stage.PREVIOUS or account.compromise_of(generation.parts.key):
+            continue
+        end = account.certificate(generation.parts.certificate).not_after
+        if end > now:
+            verb = "promote" if account.rolled_back(generation) else "rollback"
+            hint = f"broker rotation {verb} {account.name} --generation {generation.number}"
+            return Todo(Phase.EXPIRED, f"generation {generation.number} is valid until {end:%F %TZ}", hint)
+    return None
 
 
 def _to_replace(account: Account) -> Todo | None:

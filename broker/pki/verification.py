@@ -17,6 +17,7 @@ from OpenSSL import crypto
 
 from broker.copies import replace
 from broker.model.certificate import CaSet, Certificate, Spki
+from broker.model.duration import duration_text
 from broker.model.finding import Finding, Severity, has_errors, worst_first
 from broker.model.fingerprint import format_fingerprint
 from broker.model.subject import ATTRIBUTES, Subject, SubjectRules
@@ -140,7 +141,7 @@ def _times(leaf: x509.Certificate, now: datetime) -> Iterator[Finding]:
     elif start > now:
         yield _note("clock", f"it begins {(start - now).seconds} s from now", "check this machine's clock")
     if not _SHORT <= end - start <= _LONG:
-        code, lifetime = "short" if end - start < _SHORT else "long", str(end - start).removesuffix(", 0:00:00")
+        code, lifetime = "short" if end - start < _SHORT else "long", duration_text(end - start)
         yield _note(code, f"its lifetime is {lifetime}", "check that the partner intends this lifetime")
 
 

@@ -15,6 +15,7 @@ from broker.model.clock import Stamp
 from broker.model.finding import Finding, FindingsError, Severity, refuse_errors
 from broker.model.fingerprint import format_fingerprint, parse_fingerprint
 from broker.model.generation import Generation, SigningRequest
+from broker.model.stage import Stage
 from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
@@ -200,10 +201,14 @@ def _news(account: Account, parts: ReplyParts) -> ReplyParts:
 
 
 def _known(account: Account, parts: ReplyParts) -> Generation | None:
-    """Return the generation made from the reply: the newest, since partners send older certificates along."""
+    """Return the newest generation with the reply's certificate, one that is of use before others.
+
+    Partners send older certificates along: the one that was received last counts.
+    """
     refs = {fingerprint_of(c) for c in parts.certificates}
-    made = {g.parts.certificate: g for g in reversed(account.generations) if g.parts.certificate in refs}
-    return max(made.values(), key=lambda g: g.number, default=None)
+    received = next((c.ref for c in reversed(account.certificates) if c.ref in refs), None)
+    made = [g for g in account.generations if received and g.parts.certificate == received]
+    return max(made, key=lambda g: (g.stage is Stage.CANDIDATE or g.stage.deliverable, g.number), default=None)
 
 
 def _refuse_news(account: Account, options: ImportOptions) -> None:

@@ -101,7 +101,8 @@ def test_dry_run_shows_and_stores_nothing(harness: CliHarness, outside: OutsideS
 def test_a_new_account_is_confirmed(harness: CliHarness, outside: OutsideSet) -> None:
     ended = harness.run(f"account import acme outside.zip {CLIENT} {new(harness).replace('--yes', '')}")
     assert ended.code == 2
-    assert "account acme: login MZP0000001, subject C=FR" in ended.err
+    assert "error: Add account acme, stellantis stand-in at https://" in ended.err
+    assert ": login MZP0000001, subject C=FR" in ended.err
     assert "stdin is not a terminal" in ended.err
     harness.assert_unchanged()
 
@@ -303,7 +304,7 @@ def test_secrets_are_typed_and_never_seen(harness: CliHarness, outside: OutsideS
             ("Passphrase of old.key: ", PASSPHRASE),
             ("Password: ", PASSWORD),
             ("Repeat for confirmation: ", PASSWORD),
-            ("Add this account? [y/N]: ", "y"),
+            ("emailAddress=api@exemple.example? [y/N]: ", "y"),
         ):
             terminal.wait_for(question)
             terminal.type(f"{answer}\n")

@@ -45,6 +45,14 @@ def test_broker_alone_prints_its_help(tmp_path: Path) -> None:
     assert "Commands:" in ended.out
 
 
+def test_nouns_name_all_their_verbs() -> None:
+    for noun, text in NOUNS.items():
+        group = cli.get_command(click.Context(cli), noun)
+        if isinstance(group, click.Group) and noun != "vault":  # whose verbs make two short lists
+            named = text.partition(": ")[2].split(", ")
+            assert sorted(verb.split()[0] for verb in named) == sorted(group.commands), noun
+
+
 @pytest.mark.parametrize("name", sampled(COMMANDS, every=6, rest=pytest.mark.slow))
 def test_help_fits_a_narrow_terminal(name: str, tmp_path: Path) -> None:
     ended = inside([*name.split(), "--help"], home=tmp_path, environment={"COLUMNS": "60"})

@@ -14,7 +14,7 @@ from broker.model.due import Renewal, account_due
 from broker.model.generation import Closed, Submission
 from broker.model.life_cycle import Phase, State, Who
 from broker.model.stage import Move
-from broker.model.todo import Todo, next_todo
+from broker.model.todo import Todo, next_todo, overlap_end
 from broker.model.verdict import CanaryResult, Verdict
 from tests.support.accounts import (
     BY,
@@ -118,7 +118,7 @@ def test_suspension_is_the_next_step() -> None:
 def test_a_refusal_is_no_silence() -> None:
     sent = requesting.submitted(with_open_request(served(with_current())), 2, Submission(NOW, "hand"), by=BY)
     silent = step(sent, later(days=22))
-    assert (silent.who, silent.state) == (Who.PARTNER, State.DUE)
+    assert (silent.who, silent.state, silent.hint) == (Who.PARTNER, State.DUE, "broker csr submit mzp-1")
     refused = requesting.closed(sent, 2, Closed.REJECTED, STAMP, "wrong O")
     found = step(refused)
     assert (found.who, found.state, found.hint) == (Who.US, State.DUE, "broker csr new mzp-1")
@@ -179,6 +179,21 @@ def test_a_certificate_shorter_than_the_overlap() -> None:
     assert (step(account).phase, step(account).hint) == (Phase.DUE, "broker csr new mzp-1")
     assert step(with_open_request(account)).phase is Phase.DRAFTED
     assert len(account.living) == len(account.generations), "the way back is kept"
+
+
+def test_an_older_set_may_outlive_the_current() -> None:
+    """It is the way back after the current one's end, and kept until its own."""
+    account = with_open_request(served(with_current()))
+    account = requesting.answered(account, 2, a_certificate(account, 2, days=30), STAMP)
+    account = moving.moved(tried(account, 2, Verdict.OK), 2, Move.PROMOTE, STAMP)
+    assert overlap_end(account, account.generation(1), Renewal()) == END
+    found = step(account, later(days=31))
+    assert found.message == f"EXPIRED on {later(days=30):%F %TZ}; generation 1 is valid until {END:%F %TZ}"
+    assert found.hint == "broker rotation rollback mzp-1 --generation 1"
+    assert "is valid until" not in step(account, END).message
+    assert step(with_answer(with_open_request(account)), later(days=31)).hint == "broker rotation promote mzp-1"
+    back = moving.moved(account, 1, Move.ROLL_BACK, STAMP)
+    assert "is valid until" not in step(back, END).message
 
 
 def test_each_state_is_reached() -> None:

@@ -17,10 +17,11 @@ from broker.model.finding import FindingsError, Severity
 from broker.model.fingerprint import format_fingerprint
 from broker.model.generation import Closed, SigningRequest, key_ref
 from broker.model.history import Event
+from broker.model.stage import Stage
 from broker.model.subject import Subject
 from broker.partners import catalogue
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.certificates import load
+from broker.pki.certificates import ca_set, load
 from broker.pki.csr import build
 from broker.pki.keys import spki_of
 from broker.pki.reply import read_reply
@@ -117,6 +118,16 @@ def test_repeated_import_changes_nothing() -> None:
     assert received(sim, OLD, *CAS, said=said).generation.number == 1
     assert received(sim, OLD, *CAS, said=ACCEPTED).generation.number == 1
     assert sim.account == before
+
+
+def test_the_candidate_of_a_change_is_known() -> None:
+    """`trust set` made another of the first, which it rejected: an import that is run again goes on with that."""
+    sim = a_simulation()
+    received(sim, OLD, *CAS, said=BOTH)
+    found = sim.read(MZP)
+    sim.write(registering.trust_set(found.account, ca_set(STRANGER.pem.encode()), STAMP), replacing=found.version)
+    assert [g.stage for g in sim.account.generations] == [Stage.REJECTED, Stage.CANDIDATE]
+    assert received(sim, OLD, *CAS).generation.number == 2
 
 
 @pytest.mark.parametrize("by_file", [True, False], ids=["--server-ca", "in the reply"])
