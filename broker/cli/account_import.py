@@ -21,7 +21,7 @@ from broker.cli.options import (
     confirm,
     profile_option,
     read_input,
-    read_secret,
+    read_password,
     require_one_reader,
     the_reason,
     typed_command,
@@ -238,7 +238,7 @@ def _require_named(asked: _Asked, found: Holdings) -> None:
 
 def _add_password_file(asked: _Asked, found: Holdings) -> None:
     if asked.password_file:
-        password, place = read_secret("Password", asked.password_file), "--password-file"
+        password, place = read_password(asked.password_file), "--password-file"
         before, other = found.texts.setdefault(PASSWORD, (password, place))
         if before != password:
             raise InputError(f"{other} and {place} hold different passwords", hint="give one of them")
@@ -248,7 +248,7 @@ def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
     """Ask for the password if a certificate is imported and the account has none. To look on, it need not be known."""
     if found.certificates and not target.secrets and PASSWORD not in found.texts:
         later = Secret("?"), "not given yet: --password-file"
-        found.texts[PASSWORD] = later if asked.dry_run else (read_secret("Password", ""), "the terminal")
+        found.texts[PASSWORD] = later if asked.dry_run else (read_password(""), "the terminal")
     if PASSWORD in found.texts:
         log.hide(Redactor([found.texts[PASSWORD][0]]).redact)
 

@@ -8,7 +8,7 @@ import click
 
 from broker.addresses import sendable
 from broker.cli.noun import Noun
-from broker.cli.options import read_secret
+from broker.cli.options import read_password
 from broker.cli.output import note, show_done, wrote_json
 from broker.cli.start import Start
 from broker.errors import BrokerError, InputError
@@ -39,7 +39,7 @@ def set_(start: Start, name: str, password_file: str) -> None:
     """
     secrets = start.broker.mail_secrets(Role.OPERATOR)
     secrets.numbers(name)  # Vault is asked before the person is
-    secret = read_secret("Password", password_file)
+    secret = read_password(password_file)
     log.hide(Redactor([secret]).redact)
     number = secrets.store(name, secret)
     show_done(f"secret {number} of [mail.{name}] is stored", name=name, number=number)

@@ -230,30 +230,29 @@ def _files_in(directory: Path) -> list[str]:
         raise InputError(f"cannot read {directory}: {error.strerror}") from None
 
 
-def read_secret(prompt: str, file: str) -> Secret[str]:
-    """Return a secret from `file`, `-` for standard input, or from a hidden prompt, without a final line end.
+def read_password(file: str) -> Secret[str]:
+    """Return a password from `file`, `-` for standard input, or from a hidden prompt, without a final line end.
 
     Raise `InputError` if it is empty, too long, not UTF-8 or has invisible characters, or without file and terminal.
     """
-    what = prompt.lower()
     if file:
         try:
             text = read_input(file).decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise InputError(f"{file} is not UTF-8 text") from None
     elif sys.stdin.isatty():
-        text = click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)
+        text = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        hint = f"--{what}-file PATH, or - for standard input"
-        raise InputError(f"no {what} is given, and stdin is not a terminal", hint=hint)
+        hint = "--password-file PATH, or - for standard input"
+        raise InputError("no password is given, and stdin is not a terminal", hint=hint)
     if not text:
-        raise InputError(f"the {what} is empty")
+        raise InputError("the password is empty")
     if len(text) > _LONGEST_SECRET:
-        raise InputError(f"the {what} has {len(text)} characters", hint=f"the limit is {_LONGEST_SECRET}")
+        raise InputError(f"the password has {len(text)} characters", hint=f"the limit is {_LONGEST_SECRET}")
     if text.startswith("\ufeff"):
-        raise InputError(f"the {what} begins with a byte order mark", hint="save the file as UTF-8 without BOM")
+        raise InputError("the password begins with a byte order mark", hint="save the file as UTF-8 without BOM")
     if any(unicodedata.category(c) in _UNSEEN for c in text):
-        message = f"the {what} has a line end, a control character or an invisible character"
+        message = "the password has a line end, a control character or an invisible character"
         raise InputError(message, hint="use a single line")
     return Secret(text)
 

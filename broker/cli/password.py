@@ -6,7 +6,7 @@ import click
 from msgspec.structs import asdict
 
 from broker.cli.noun import Noun
-from broker.cli.options import account_argument, read_secret, the_reason
+from broker.cli.options import account_argument, read_password, the_reason
 from broker.cli.output import note, show_done, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -34,7 +34,7 @@ def set_(start: Start, account: AccountName, password_file: str) -> None:
     """
     broker = start.broker
     broker.account(account, Role.OPERATOR)  # before the prompt
-    password = read_secret("Password", password_file)
+    password = read_password(password_file)
     log.hide(Redactor([password]).redact)
     after = broker.registry.set_secret(account, password)
     using = next((g.number for g in after.candidates if g.parts.password == after.password), None)
@@ -78,7 +78,7 @@ def _asked_for(start: Start, account: Account) -> Account:
     while sys.stdin.isatty() and account.password_rotation:
         step, name = account.password_rotation.next, account.name
         if step is PasswordStep.STORED and click.confirm("Store the new password now?", err=True):
-            password = read_secret("Password", "")
+            password = read_password("")
             log.hide(Redactor([password]).redact)
             account = registry.set_secret(name, password)
         elif step.by_hand and click.confirm(f"{step.value}: {step.meaning}. Is this done?", err=True):

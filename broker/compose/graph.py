@@ -331,9 +331,9 @@ class Broker:
         except BrokerError:  # it only improves an error
             return ()
 
-    def stragglers(self, name: AccountName, number: int, role: Role = Role.ROTATOR) -> frozenset[str]:
+    def stragglers(self, name: AccountName, number: int) -> frozenset[str]:
         """Return the consumers that hold a generation, and those whose record cannot be read, since they may."""
-        return self._holders(self._consumers(role), name, number)
+        return self._holders(self._consumers(Role.ROTATOR), name, number)
 
     def holdings(self, clock: Clock, which: Which, role: Role = Role.AUDITOR) -> tuple[Held, ...]:
         """Return the holdings that fit and that no end has passed; report records that cannot be read to `say`."""

@@ -11,7 +11,7 @@ from broker.compose.roles import Roles
 from broker.compose.ways import signing_paths
 from broker.copies import replace
 from broker.embedded import server
-from broker.embedded.config import Options
+from broker.embedded.config import DEFAULTS, Options
 from broker.embedded.up import Embedded, administered, up
 from broker.errors import BrokerError, DeniedError, InputError, Kind, UnknownNameError, VaultUnavailableError
 from broker.model.account import Account
@@ -250,7 +250,7 @@ class Vaults:
         issuers = jwt_mounts(config.issuers)
         return Wish(tuple(accounts) or ALL, adopt=adopt, issuers=issuers, pki=signing_paths(config))
 
-    def _up(self, *, wish: Wish, options: Options = Options()) -> Embedded:  # noqa: B008  # frozen
+    def _up(self, *, wish: Wish, options: Options = DEFAULTS) -> Embedded:
         mount = self._roles.config["vault.mount"]
         return up(self.directory, options, mount=mount, wish=wish, observer=self._roles.observer)
 

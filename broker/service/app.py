@@ -24,14 +24,13 @@ from broker.model.names import NAME, AccountName
 from broker.model.secret import Secret
 from broker.service import openapi
 from broker.service.answers import Contents, bundle_answer, files_answer
-from broker.service.asgi import App, GoneError, Handler, Request, Response, Route, routed
+from broker.service.asgi import JSON, App, GoneError, Handler, Request, Response, Route, json_answer, routed
 from broker.service.messages import LONGEST_KEY, BundleRequest, LeaseAnswer, LeaseRequest, RevokeRequest
 from broker.service.problems import STATUS, UNAUTHORIZED, problem_answer
 from broker.telemetry import log, metrics, trace
 from broker.typed import from_json
 
 Message = TypeVar("Message")
-_JSON: Final = {"content-type": "application/json"}
 _BEARER: Final = "bearer "
 _ONE_LEASE: Final = "one lease for all requests of GET"
 _CLIENT_GONE: Final = 499  # nginx's code for the log; the client does not see it
@@ -87,13 +86,13 @@ class _Service:
         asked = decoded(await request.body(), BundleRequest)
         names = named(asked.account, asked.application)
         wanted = Wanted(*names, _ttl(asked.ttl), idempotency_key=_idempotency_key(request))
-        return Response(201, bundle_answer(await self._issued(request, wanted)), _JSON)
+        return Response(201, bundle_answer(await self._issued(request, wanted)), JSON)
 
     async def get_bundle(self, request: Request) -> Response:
         """Grant a bundle as flat JSON, one value for each file, under the consumer's one lease for this purpose."""
         account, application = request.names
         wanted = Wanted(*named(account, application), LONGEST, idempotency_key=_ONE_LEASE)
-        return Response(200, files_answer(await self._issued(request, wanted)), _JSON)
+        return Response(200, files_answer(await self._issued(request, wanted)), JSON)
 
     async def _issued(self, request: Request, wanted: Wanted) -> Issued[Contents]:
         log.bind(account=wanted.account, application=wanted.application)
@@ -115,7 +114,7 @@ class _Service:
             expires=lease.expires,
             newer=renewed.newer,
         )
-        return Response(200, msgspec.json.encode(answer), _JSON)
+        return json_answer(answer)
 
     async def revoke(self, request: Request) -> Response:
         """End a lease."""
@@ -132,7 +131,7 @@ class _Service:
 
     async def description(self, _request: Request) -> Response:
         """Return the OpenAPI description."""
-        return Response(200, msgspec.json.encode(openapi.description()), _JSON)
+        return json_answer(openapi.description())
 
 
 def _bind(lease: Lease) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct, field
 
 from broker.copies import replace
@@ -18,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 _LARGEST: Final = 64 * 1024  # bytes of a body
 _SECONDS: Final = 10.0  # to send it
+JSON: Final = {"content-type": "application/json"}
 
 
 class GoneError(Exception):
@@ -31,6 +33,11 @@ class Response(Struct, frozen=True):
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     parts: AsyncGenerator[bytes, None] | None = None  # in place of a body
+
+
+def json_answer(value: object) -> Response:
+    """Return the answer 200 with `value` as JSON."""
+    return Response(200, msgspec.json.encode(value), JSON)
 
 
 class Request(Struct, frozen=True):

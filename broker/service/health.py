@@ -15,7 +15,7 @@ from msgspec import Struct
 from broker.errors import BrokerError, InputError, RefusedError, UnknownNameError, VaultUnavailableError
 from broker.model.bounded import Bounded
 from broker.model.names import AccountName, account_name
-from broker.service.asgi import App, Request, Response, routed
+from broker.service.asgi import JSON, App, Request, Response, routed
 from broker.telemetry import log
 
 _SECONDS: Final = 5.0  # that a prober waits
@@ -135,4 +135,4 @@ def _failed(error: BrokerError) -> Response:
 
 def _answer(status: int, message: str, hint: str = "") -> Response:
     body = msgspec.json.encode({"ready": status == _OK, "message": message, "hint": hint or None})
-    return Response(status, body, {"content-type": "application/json", "cache-control": "no-store"})
+    return Response(status, body, {**JSON, "cache-control": "no-store"})

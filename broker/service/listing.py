@@ -2,8 +2,6 @@
 
 from typing import Protocol
 
-import msgspec
-
 from broker.issuing.timelines import Course
 from broker.issuing.usable import Usable
 from broker.model.clock import Clock
@@ -11,7 +9,7 @@ from broker.model.holdings import Holding
 from broker.model.lease import Caller
 from broker.model.names import AccountName
 from broker.service.app import caller_of, named
-from broker.service.asgi import Handler, Request, Response
+from broker.service.asgi import Handler, Request, Response, json_answer
 from broker.service.messages import (
     AccountsAnswer,
     ApplicationAnswer,
@@ -62,7 +60,7 @@ def listing(applications: Lists) -> Handler:
                 for one in await applications.of(caller)
             ]
         )
-        return Response(200, msgspec.json.encode(answer), {"content-type": "application/json"})
+        return json_answer(answer)
 
     return get_accounts
 
@@ -89,7 +87,7 @@ def holding(leases: Holds) -> Handler:
                 if one.until
             ]
         )
-        return Response(200, msgspec.json.encode(answer), {"content-type": "application/json"})
+        return json_answer(answer)
 
     return get_leases
 
@@ -110,6 +108,6 @@ def course(timelines: Shows) -> Handler:
             not_after=plan.due.not_after if plan.due else None,
             moments=[MomentAnswer(at=m.at, message=m.message, planned=m.planned) for m in moments],
         )
-        return Response(200, msgspec.json.encode(answer), {"content-type": "application/json"})
+        return json_answer(answer)
 
     return get_timeline

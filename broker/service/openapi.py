@@ -1,5 +1,6 @@
 """OpenAPI 3.1 description of the service, made from the types of its messages."""
 
+import re
 from inspect import cleandoc
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from broker.service.messages import (
 from broker.service.problems import MEDIA_TYPE, RETRY_AFTER, STATUS, Problem
 
 Document = dict[str, Any]
+_JSON: Final = "application/json"
+_NAME: Final = re.compile(r"{(\w+)}")  # of a part of a path
 _SCHEMAS: Final = "#/components/schemas/{name}"
 _TYPES: Final = (
     BundleRequest,
@@ -44,18 +47,22 @@ _KEY: Final = {
     "schema": {"type": "string", "maxLength": LONGEST_KEY},
     "description": "Requests of one consumer with the same key share a lease.",
 }
+_FLAT: Final = {_JSON: {"schema": {"type": "object", "additionalProperties": {"type": "string"}}}}
+_FILES: Final = "Fetch a bundle as flat JSON, a value for each file. A consumer's requests share a lease."
+_COURSE: Final = "Show where an account stands, what happened and what is planned."
+# path, operation, summary, answer (None: one value for each file)
+_READS: Final[tuple[tuple[str, str, str, type | None], ...]] = (
+    ("/v1/bundles/{account}/{application}", "getBundle", _FILES, None),
+    ("/v1/accounts", "getAccounts", "List the applications that the caller has a right to.", AccountsAnswer),
+    ("/v1/leases", "getLeases", "List the caller's own leases.", LeasesAnswer),
+    ("/v1/accounts/{account}/timeline", "getTimeline", _COURSE, TimelineAnswer),
+)
 # path, method, summary, parameters, request, status of success, answer
 _OPERATIONS: Final[tuple[tuple[str, str, str, list[Document], type, int, type | None], ...]] = (
     ("/v1/bundles", "post", "Fetch a bundle.", [_KEY], BundleRequest, 201, BundleAnswer),
     ("/v1/leases/renew", "post", "Renew a lease.", [], LeaseRequest, 200, LeaseAnswer),
     ("/v1/leases/revoke", "post", "End a lease.", [], RevokeRequest, 204, None),
     ("/v1/wait", "post", "Wait for another generation, or an end.", [], WaitRequest, 200, WaitAnswer),
-)
-
-# path, operation, summary, answer
-_LISTS: Final = (
-    ("/v1/accounts", "getAccounts", "List the applications that the caller has a right to.", AccountsAnswer),
-    ("/v1/leases", "getLeases", "List the caller's own leases.", LeasesAnswer),
 )
 
 
@@ -90,55 +97,29 @@ def description() -> Document:
 
 def _paths() -> Document:
     paths: Document = {}
-    flat = {"type": "object", "additionalProperties": {"type": "string"}}
-    paths["/v1/bundles/{account}/{application}"] = {
-        "get": {
-            "operationId": "getBundle",
-            "summary": "Fetch a bundle as flat JSON, a value for each file. A consumer's requests share a lease.",
-            "parameters": [_part("account"), _part("application")],
-            "responses": {
-                "200": {"description": "Done.", "content": {"application/json": {"schema": flat}}},
-                **_refusals(),
-            },
-        }
-    }
-    for path, operation, summary, listed in _LISTS:
-        paths[path] = {
-            "get": {
-                "operationId": operation,
-                "summary": summary,
-                "responses": {
-                    "200": {"description": "Done.", "content": _content("application/json", listed)},
-                    **_refusals(),
-                },
-            }
-        }
-    paths["/v1/accounts/{account}/timeline"] = {
-        "get": {
-            "operationId": "getTimeline",
-            "summary": "Show where an account stands, what happened and what is planned.",
-            "parameters": [_part("account")],
-            "responses": {
-                "200": {"description": "Done.", "content": _content("application/json", TimelineAnswer)},
-                **_refusals(),
-            },
-        }
-    }
+    for path, operation, summary, answer in _READS:
+        paths[path] = {"get": _read(path, operation, summary, answer)}
     for path, method, summary, parameters, asked, status, answer in _OPERATIONS:
         paths.setdefault(path, {})[method] = {
             "operationId": f"{method}{''.join(part.capitalize() for part in path.split('/')[2:])}",
             "summary": summary,
             "parameters": parameters,
-            "requestBody": {"required": True, "content": _content("application/json", asked)},
-            "responses": {
-                str(status): {
-                    "description": "Done.",
-                    **({"content": _content("application/json", answer)} if answer else {}),
-                },
-                **_refusals(),
-            },
+            "requestBody": {"required": True, "content": _content(_JSON, asked)},
+            "responses": _responses(status, _content(_JSON, answer) if answer else None),
         }
     return paths
+
+
+def _read(path: str, operation: str, summary: str, answer: type | None) -> Document:
+    names = _NAME.findall(path)
+    parameters = {"parameters": [_part(name) for name in names]} if names else {}
+    responses = _responses(200, _content(_JSON, answer) if answer else _FLAT)
+    return {"operationId": operation, "summary": summary, **parameters, "responses": responses}
+
+
+def _responses(status: int, content: Document | None) -> Document:
+    done = {"description": "Done.", **({"content": content} if content else {})}
+    return {str(status): done, **_refusals()}
 
 
 def _refusals() -> Document:

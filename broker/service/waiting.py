@@ -10,12 +10,12 @@ from broker.issuing.waits import Asked, Wait
 from broker.model.lease import Caller
 from broker.model.secret import Secret
 from broker.service.app import caller_of, decoded, named
-from broker.service.asgi import Handler, Request, Response
+from broker.service.asgi import JSON, Handler, Request, Response
 from broker.service.messages import WaitAnswer, WaitRequest
 from broker.telemetry import log
 
 HEARTBEAT: Final = 20.0  # seconds between two blanks; common proxies cut a connection that is idle for 60
-_HEADERS: Final = {"content-type": "application/json", "x-accel-buffering": "no"}  # the second is for nginx
+_HEADERS: Final = {**JSON, "x-accel-buffering": "no"}  # the second is for nginx
 
 
 class Waiting(Protocol):

@@ -11,7 +11,6 @@ from enum import Enum
 from typing import Final, Generic, Protocol, TypeVar
 
 from broker.errors import BrokerError, RefusedError
-from broker.model.redactor import Redactor
 from broker.network import alert_of, behind, is_closed
 from broker.upstream.credentials import Credentials
 
@@ -91,11 +90,6 @@ class Current(Generic[W]):
     def credentials(self) -> Credentials:
         """The set in use."""
         return self._use.credentials
-
-    @property
-    def redactor(self) -> Redactor:
-        """A redactor of the set in use."""
-        return self.credentials.redactor()
 
     def exchanged(
         self,

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import click
 import pytest
 
-from broker.cli.options import read_input, read_secret, writable, writable_secret, write_output
+from broker.cli.options import read_input, read_password, writable, writable_secret, write_output
 from broker.cli.vault import _write_private
 from broker.embedded.home import Home, write_private
 from broker.errors import InputError
@@ -41,7 +41,7 @@ WRITES: Mapping[str, Callable[[Path], object]] = MappingProxyType(
 READS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
     {
         "--consumer-token-file": lambda path: read_input(str(path)),
-        "--password-file": lambda path: read_secret("Password", str(path)),
+        "--password-file": lambda path: read_password(str(path)),
         "role_id_file": lambda path: AppRoleLogin(Mock(), path, path, mount="m").token(),
         "jwt_file": lambda path: JwtLogin(Mock(), "r", path, mount="m").token(),
         "certificate_file": lambda path: CertificateLogin(Mock(), "r", path, path, mount="m").token(),
