@@ -19,6 +19,7 @@ from broker.cli.options import (
     accept_ca_option,
     account_argument,
     confirm,
+    files_in,
     profile_option,
     read_input,
     read_password,
@@ -188,10 +189,7 @@ def _files(asked: _Asked) -> Iterator[Piece]:
 
 
 def _files_in(directory: Path) -> list[str]:
-    try:
-        found = sorted(str(path) for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"cannot read {directory}: {error.strerror}") from None
+    found = files_in(directory)
     if len(found) > _MOST_FILES:
         raise InputError(f"{directory} has more than {_MOST_FILES} files", hint="name the files of the set")
     return found

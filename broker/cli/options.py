@@ -123,11 +123,17 @@ def the_reason(force: bool, reason: str, option: str = "--force") -> str:
     """Return the reason for an option, "" without it; raise `InputError` for one without the other."""
     if force and not reason.strip():
         raise InputError(f"{option} requires --reason", hint="--reason TEXT; it is stored in the evidence")
-    if not reason.isprintable():
-        raise InputError("--reason holds a control character", hint="write it on one line")
+    why = one_line(reason, "--reason")
     if reason and not force:
         raise InputError(f"--reason requires {option}", hint=f"add {option}, or leave --reason out")
-    return reason.strip()
+    return why
+
+
+def one_line(text: str, option: str) -> str:
+    """Return the text of `option` without blanks around it; raise `InputError` for a control character."""
+    if not text.isprintable():
+        raise InputError(f"{option} holds a control character", hint="write it on one line")
+    return text.strip()
 
 
 def typed_command() -> str:
@@ -213,7 +219,7 @@ def read_inputs(names: Sequence[str], *, largest: int) -> dict[str, bytes]:
     """
     found, left = dict[str, bytes](), largest
     for name in names:
-        inside = _files_in(Path(name)) if os.path.isdir(name) else [name]  # noqa: PTH112 - no error for a bad name
+        inside = files_in(Path(name)) if os.path.isdir(name) else [name]  # noqa: PTH112 - no error for a bad name
         if not inside:
             raise InputError(f"the directory {name} holds no file", hint="name files, or another directory")
         for file in inside:
@@ -223,7 +229,8 @@ def read_inputs(names: Sequence[str], *, largest: int) -> dict[str, bytes]:
     return found
 
 
-def _files_in(directory: Path) -> list[str]:
+def files_in(directory: Path) -> list[str]:
+    """Return the paths of the files in a directory, sorted, without hidden ones; raise `InputError`."""
     try:
         return sorted(str(path) for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:

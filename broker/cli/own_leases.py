@@ -6,7 +6,8 @@ from broker.cli.output import note, show_details, show_done, show_table, when, w
 from broker.cli.start import Start
 from broker.cli.through import required_service
 from broker.errors import InputError, UnknownNameError
-from broker.fetching.service import OwnLease, Service
+from broker.fetching.service import Service
+from broker.model.lease import OwnLease
 
 SHARED: Final = "+ processes with the same identity hold further leases"
 SHOWN: Final = 12  # characters of an id in a table: enough to name it

@@ -6,7 +6,7 @@ import click
 from msgspec.structs import asdict
 
 from broker.cli.noun import Noun
-from broker.cli.options import account_argument, read_password, the_reason
+from broker.cli.options import account_argument, one_line, read_password, the_reason
 from broker.cli.output import note, show_done, show_table, wrote_json
 from broker.cli.start import Start
 from broker.errors import InputError
@@ -61,13 +61,12 @@ def rotate(start: Start, account: AccountName, done: str | None, remark: str, ab
         raise InputError("--abort cannot be combined with --done", hint="use one of them")
     if remark and not done:
         raise InputError("--note requires --done", hint="add --done STEP, or leave --note out")
-    if not remark.isprintable():
-        raise InputError("--note holds a control character", hint="write it on one line")
+    said = one_line(remark, "--note")
     if abort:
         registry.abort_password_rotation(account, because)
         show_done(f"the password rotation of {account} is aborted", account=account)
     elif done:
-        _show_rotation(registry.confirm_password_step(account, PasswordStep(done), remark.strip()))
+        _show_rotation(registry.confirm_password_step(account, PasswordStep(done), said))
     else:
         _show_rotation(_asked_for(start, registry.rotate_password(account)))
 

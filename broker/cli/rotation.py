@@ -9,6 +9,7 @@ from broker.cli.noun import Noun
 from broker.cli.options import (
     account_argument,
     generation_option,
+    one_line,
     reason_option,
     reason_options,
     require_consent,
@@ -214,9 +215,8 @@ def revoked(start: Start, account: AccountName, generation: int, reason: str) ->
 
     Refused while that certificate is current.
     """
-    if not reason.isprintable():
-        raise InputError("--reason holds a control character", hint="write it on one line")
-    changed = start.broker.rotation.revoked(account, generation, reason.strip())
+    said = one_line(reason, "--reason")
+    changed = start.broker.rotation.revoked(account, generation, said)
     done = f"the certificate of generation {generation} of {account} is confirmed dead"
     show_done(done, changed=changed, account=account, generation=generation)
 
@@ -227,9 +227,8 @@ def revoked(start: Start, account: AccountName, generation: int, reason: str) ->
 @click.option("--reason", default="", metavar="TEXT", help="Reason, for the evidence.")
 def returned(start: Start, account: AccountName, held_by: str, reason: str) -> None:
     """Record that a copy of an imported key outside is gone. retire waits for such copies as for consumers."""
-    if not reason.isprintable():
-        raise InputError("--reason holds a control character", hint="write it on one line")
-    start.broker.rotation.returned(account, held_by, reason.strip())
+    said = one_line(reason, "--reason")
+    start.broker.rotation.returned(account, held_by, said)
     show_done(f"{held_by} has no copy of a key of {account} any more", account=account, held_by=held_by)
 
 

@@ -34,7 +34,7 @@ from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
 from broker.errors import BrokerError, RefusedError
 from broker.model.authentication import Request
-from broker.model.proxy import Proxy, proxy_of
+from broker.model.proxy import Proxy
 from broker.network import FAULTS, Deadline, proxy_refusal
 from broker.upstream.credentials import Credentials
 from broker.upstream.current import Current, Rejection, Use, rejection_of
@@ -192,7 +192,7 @@ def open(  # noqa: A001  # broker.client.aiohttp.open
     directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT, proxy: str = "", proxy_login: str = ""
 ) -> Session:
     """Return a session on the bundle published in `directory`, as `broker.client.open` does."""
-    return Session(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+    return Session(Directory(directory, proxy, proxy_login), timeout=timeout)
 
 
 def connect(application: str, *, timeout: tuple[float, float] = TIMEOUT, **options: Unpack[Options]) -> Session:

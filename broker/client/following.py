@@ -13,7 +13,7 @@ from broker.client.published import Published, read, resolved
 from broker.delivery.directory import CURRENT
 from broker.errors import InputError, RefusedError
 from broker.model.bundle import Manifest
-from broker.model.proxy import Proxy
+from broker.model.proxy import proxy_of
 from broker.upstream.credentials import Credentials
 from broker.upstream.current import Current
 
@@ -81,11 +81,12 @@ class Following:
 
 
 class Directory:
-    """Follows the bundle that is published in a directory."""
+    """Follows the bundle that is published in a directory. `proxy` and `proxy_login` are those of `open`."""
 
-    def __init__(self, root: Path, proxy: Proxy | None) -> None:
-        self._root, self._proxy = root, proxy
-        self._published = read(root, proxy=proxy)
+    def __init__(self, directory: str | Path, proxy: str, proxy_login: str) -> None:
+        self._root = Path(directory)
+        self._proxy = proxy_of(proxy, proxy_login) if proxy else None
+        self._published = read(self._root, proxy=self._proxy)
         self._checked = time.monotonic()
         self._switching = threading.Lock()
         self._ended = threading.Event()

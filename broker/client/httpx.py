@@ -26,7 +26,6 @@ from broker.client.following import Directory, Follower, Following
 from broker.client.httpx_transport import AsyncTransport, AsyncWire, Transport
 from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
-from broker.model.proxy import proxy_of
 from broker.upstream.credentials import Credentials
 from broker.upstream.current import Current
 from broker.upstream.session import TIMEOUT, PartnerAdapter
@@ -97,14 +96,14 @@ def open(  # noqa: A001  # broker.client.httpx.open
     directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT, proxy: str = "", proxy_login: str = ""
 ) -> Client:
     """Return a client on the bundle published in `directory`, as `broker.client.open` does."""
-    return Client(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+    return Client(Directory(directory, proxy, proxy_login), timeout=timeout)
 
 
 def open_async(
     directory: str | Path, *, timeout: tuple[float, float] = TIMEOUT, proxy: str = "", proxy_login: str = ""
 ) -> AsyncClient:
     """Return an asynchronous client on the bundle published in `directory`."""
-    return AsyncClient(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+    return AsyncClient(Directory(directory, proxy, proxy_login), timeout=timeout)
 
 
 def connect(application: str, *, timeout: tuple[float, float] = TIMEOUT, **options: Unpack[Options]) -> Client:

@@ -19,9 +19,7 @@ from broker.model.clock import system_clock
 from broker.model.duration import parse_duration
 from broker.model.names import account_name, checked_name
 from broker.model.proxy import Proxy, proxy_of
-from broker.model.secret import Secret
-from broker.pki.tls import client_context
-from broker.upstream.credentials import Credentials
+from broker.upstream.credentials import Credentials, credentials_of
 from broker.upstream.current import Current, Use
 
 _GRACE: Final = timedelta(seconds=1)  # until the lease of an older generation is given back
@@ -115,7 +113,7 @@ class Leased:
         """Use `bundle` from now on."""
         if self._ended.is_set():
             raise _closed()
-        self._credentials = _credentials(bundle, self._proxy)
+        self._credentials = credentials_of(bundle, self._proxy)
         if self._current:
             self._older.append(self._current.swap(self._credentials))
         self._manifest = manifest_of(bundle, {})
@@ -215,16 +213,3 @@ def leased(application: str, options: Options) -> Leased:
 
 def _closed() -> RefusedError:
     return RefusedError("the session is closed", hint="open another one")
-
-
-def _credentials(bundle: Bundle, proxy: Proxy | None) -> Credentials:
-    return Credentials(
-        base_url=bundle.base_url,
-        context=client_context(Secret(bundle.key.reveal() + bundle.certificate.encode()), bundle.trust),
-        login=bundle.login,
-        secrets=bundle.secrets,
-        client_id=bundle.client_id,
-        authentication=bundle.authentication,
-        proxy=proxy,
-        not_after=bundle.not_after,
-    )

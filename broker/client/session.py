@@ -10,7 +10,6 @@ import requests
 from broker.client.following import Directory, Follower, Following
 from broker.client.leased import Options, leased
 from broker.client.paging import Pages, document_of
-from broker.model.proxy import proxy_of
 from broker.upstream.session import TIMEOUT, PartnerSession
 
 
@@ -63,7 +62,7 @@ def open(  # noqa: A001  # broker.client.open
     "USER:PASSWORD" for it. Raise `NothingPublishedError` if there is no bundle, `InputError` if it cannot be read or is
     damaged, or if the proxy cannot be used.
     """
-    return Session(Directory(Path(directory), proxy_of(proxy, proxy_login) if proxy else None), timeout=timeout)
+    return Session(Directory(directory, proxy, proxy_login), timeout=timeout)
 
 
 def connect(application: str, *, timeout: tuple[float, float] = TIMEOUT, **options: Unpack[Options]) -> Session:

@@ -18,11 +18,10 @@ from broker.model.bundle import Bundle, Source, Wanted
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.partners.request import recipe
-from broker.pki.tls import client_context
 from broker.signals import undisturbed
 from broker.telemetry import log
 from broker.upstream.call import Calls, parsed, quota_of
-from broker.upstream.credentials import Credentials
+from broker.upstream.credentials import credentials_of
 from broker.upstream.exchange import Line, Reply
 
 
@@ -74,7 +73,8 @@ class Caller(Struct, frozen=True):
     def answers(self, call: Call) -> Iterator[Answer]:
         """Yield the answer, or those of all pages."""
         bundle = self.bundle
-        credentials = _credentials(bundle, self.config)
+        log.hide(Redactor([*bundle.secrets.values(), Secret(bundle.client_id)]).redact)
+        credentials = credentials_of(bundle, proxy_for(self.config, bundle.account))
         with closing(Line(credentials)) as line:
             of = (bundle.account, bundle.application)
             calls = Calls(credentials, of, call.timeout, line if call.everything else None)
@@ -114,17 +114,3 @@ def _request(bundle: Bundle, call: Call) -> Request:
     for name, value in call.headers.items():
         made = made.with_header(name, value)
     return replace(made, body=call.body)
-
-
-def _credentials(bundle: Bundle, config: Config) -> Credentials:
-    log.hide(Redactor([*bundle.secrets.values(), Secret(bundle.client_id)]).redact)
-    return Credentials(
-        bundle.base_url,
-        client_context(Secret(bundle.key.reveal() + bundle.certificate.encode()), bundle.trust),
-        bundle.login,
-        bundle.secrets,
-        bundle.client_id,
-        bundle.authentication,
-        proxy_for(config, bundle.account),
-        bundle.not_after,
-    )

@@ -29,7 +29,7 @@ from broker.errors import (
 )
 from broker.model.bundle import Bundle, Granted, Wanted
 from broker.model.duration import duration_text
-from broker.model.lease import Caller, Consumer, Lease
+from broker.model.lease import Caller, Consumer, Lease, OwnLease
 from broker.model.secret import Secret
 from broker.model.waiting import Ended, Event
 from broker.network import FAULTS, service_address
@@ -62,19 +62,6 @@ class Application(Struct, frozen=True):
     state: str
     generation: int | None
     not_after: datetime | None
-
-
-class OwnLease(Struct, frozen=True):
-    """What this consumer holds until `expires`. If `shared`, there are further leases: `lease_id` is the newest."""
-
-    lease_id: str
-    account: str
-    application: str
-    kind: str
-    generation: int
-    since: datetime
-    expires: datetime
-    shared: bool
 
 
 class Service:

@@ -45,6 +45,22 @@ class Lease(Struct, frozen=True):
         return self.first_issued + RENEWABLE
 
 
+class OwnLease(Struct, frozen=True, kw_only=True):
+    """A generation of an application that the caller holds until `expires`, when the last of its leases ends.
+
+    If `shared`, processes with the same identity hold further leases of it: `lease_id` is the newest.
+    """
+
+    lease_id: str
+    account: str
+    application: str
+    kind: str
+    generation: int
+    since: datetime
+    expires: datetime
+    shared: bool
+
+
 def expiry(asked: timedelta, *, now: datetime, not_after: datetime) -> datetime:
     """Return the earliest of the end asked for, an hour from `now`, and the certificate's end.
 

@@ -6,7 +6,7 @@ from broker.issuing.timelines import Course
 from broker.issuing.usable import Usable
 from broker.model.clock import Clock
 from broker.model.holdings import Holding
-from broker.model.lease import Caller
+from broker.model.lease import Caller, OwnLease
 from broker.model.names import AccountName
 from broker.service.app import caller_of, named
 from broker.service.asgi import Handler, Request, Response, json_answer
@@ -15,7 +15,6 @@ from broker.service.messages import (
     ApplicationAnswer,
     LeasesAnswer,
     MomentAnswer,
-    OwnLease,
     TimelineAnswer,
 )
 

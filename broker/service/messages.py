@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from broker.model.lease import ID_LENGTH
+from broker.model.lease import ID_LENGTH, OwnLease
 from broker.model.names import NAME
 
 Text = Annotated[str, Meta(max_length=256)]
@@ -117,22 +117,6 @@ class AccountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The applications that the caller has a right to, as they were a minute ago at most."""
 
     applications: list[ApplicationAnswer]
-
-
-class OwnLease(msgspec.Struct, frozen=True, kw_only=True):
-    """A generation of an application that the caller holds until `expires`, when the last of its leases ends.
-
-    If `shared`, processes with the same identity hold further leases of it: `lease_id` is the newest.
-    """
-
-    lease_id: str
-    account: str
-    application: str
-    kind: str
-    generation: int
-    since: datetime
-    expires: datetime
-    shared: bool
 
 
 class LeasesAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,10 +11,12 @@ from urllib.parse import urljoin
 
 from broker.errors import InputError, RefusedError
 from broker.model.authentication import Authentication, Request, Values
+from broker.model.bundle import Bundle
 from broker.model.proxy import Proxy
 from broker.model.redactor import Redactor
 from broker.model.secret import Secret
 from broker.partners import request
+from broker.pki.tls import client_context
 
 _ORIGIN: Final = re.compile(r"\w+://[^/?#]*")
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -95,3 +97,17 @@ class Credentials:
     @property
     def _values(self) -> Values:
         return Values(self.login, self.client_id, self.secrets)
+
+
+def credentials_of(bundle: Bundle, proxy: Proxy | None) -> Credentials:
+    """Return the credentials in a bundle; `proxy` is the way to the partner."""
+    return Credentials(
+        base_url=bundle.base_url,
+        context=client_context(Secret(bundle.key.reveal() + bundle.certificate.encode()), bundle.trust),
+        login=bundle.login,
+        secrets=bundle.secrets,
+        client_id=bundle.client_id,
+        authentication=bundle.authentication,
+        proxy=proxy,
+        not_after=bundle.not_after,
+    )
