@@ -13,7 +13,8 @@ import ssl
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -137,17 +138,32 @@ def proxy_refusal(status: int) -> str:
 
 def _asked_to_connect(channel: socket.socket, target: str, proxy: Proxy, deadline: Deadline) -> int:
     """Return the status of the proxy's answer. No byte of the partner's is read: its server speaks second."""
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    if proxy.login:
-        lines.append(f"Proxy-Authorization: Basic {b64encode(proxy.login.reveal().encode()).decode()}")
-    channel.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-    with (
-        Reader(channel, deadline, _LONGEST_LINE) as reader,
-        http.client.HTTPResponse(cast("socket.socket", reader), method="CONNECT") as answer,
-    ):
-        answer.begin()
+    login = b64encode(proxy.login.reveal().encode()).decode() if proxy.login else ""
+    headers = {"Host": target, **({"Proxy-Authorization": f"Basic {login}"} if login else {})}
+    with answered(channel, http_request(f"CONNECT {target}", headers), deadline, _LONGEST_LINE) as answer:
         channel.settimeout(deadline.left)  # for a handshake
         return answer.status
+
+
+def http_request(line: str, headers: Mapping[str, str], content: bytes = b"") -> bytes:
+    """Return an HTTP/1.1 request; `line` is its method and target."""
+    lines = [f"{line} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode("ascii") + content
+
+
+@contextmanager
+def answered(
+    channel: socket.socket, request: bytes, deadline: Deadline, largest: int
+) -> Iterator[http.client.HTTPResponse]:
+    """Send `request`, and lend its answer, whose head was read: `largest` bytes at most. Raise what is in `FAULTS`."""
+    channel.settimeout(deadline.left)
+    channel.sendall(request)
+    with (
+        Reader(channel, deadline, largest) as reader,
+        http.client.HTTPResponse(cast("socket.socket", reader), method=request.split(b" ", 1)[0].decode()) as answer,
+    ):
+        answer.begin()
+        yield answer
 
 
 def opened(found: list[Any], deadline: Deadline) -> socket.socket:

@@ -30,7 +30,7 @@ from broker.model.timeline import timeline
 from broker.partners.planned import plan_of
 from broker.service.answers import Contents
 from broker.telemetry import log
-from broker.vault import capabilities, layout, server_certificate
+from broker.vault import capabilities, layout, pki_engine
 from broker.vault.changes import recent_changes
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
@@ -101,7 +101,7 @@ class Issuing:
 
     def server_certificate(self, pki: str, name: str) -> Secret[bytes]:
         """Return a new key and certificate for the service, which is called `name`, from Vault's PKI."""
-        return server_certificate.issue(self._vault, pki, name)
+        return pki_engine.issue(self._vault, pki, name)
 
     def issuer(self, caller: Caller) -> Issuer:
         """Return the use-case for one caller, which reads everything from Vault for each bundle."""

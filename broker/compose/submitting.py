@@ -17,7 +17,7 @@ from broker.people.eml import csr_mail, for_contact, refusal
 from broker.people.submission import SendByMail, Sent
 from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions
-from broker.vault.machine_ca import sign
+from broker.vault.pki_engine import sign
 from broker.vault.rotation_records import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this

@@ -46,9 +46,7 @@ class CsrMail(Struct, frozen=True):
     @property
     def message_id(self) -> str:
         """The Message-ID: the same for each mail with this CSR and text. The domain has no mailbox."""
-        digest = hashlib.sha256(
-            f"{self.csr}{'urgent' if self.urgent else ''}{','.join(self.copy_to)}".encode()
-        ).hexdigest()[:16]
+        digest = _digest(f"{self.csr}{'urgent' if self.urgent else ''}{','.join(self.copy_to)}")
         return f"<csr-{self.account}-{self.number}-{digest}@{_DOMAIN}>"
 
 

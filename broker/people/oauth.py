@@ -3,10 +3,9 @@
 import http.client
 import json
 import re
-import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
@@ -14,7 +13,7 @@ from msgspec import Struct
 from broker import child
 from broker.errors import InputError, MailUnavailableError
 from broker.model.secret import Secret
-from broker.network import FAULTS, Deadline, Reader, connected, is_loopback
+from broker.network import FAULTS, Deadline, answered, connected, http_request, is_loopback
 from broker.people.login import WrongLoginError
 from broker.people.server import MailTlsError, unreachable, verifying
 
@@ -68,18 +67,18 @@ class TokenEndpoint(Struct, frozen=True):
         parts = urlsplit(self.url)
         host, port = parts.hostname or "", parts.port or (_HTTPS if parts.scheme == "https" else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        head = [f"POST {target} HTTP/1.1", f"Host: {parts.netloc}", "Accept: application/json", "Connection: close"]
-        head += ["Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(form)}"]
+        headers = {
+            "Host": parts.netloc,
+            "Accept": "application/json",
+            "Connection": "close",
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Content-Length": str(len(form)),
+        }
         channel = connected(host, port, deadline)
         try:
             if parts.scheme == "https":
                 channel = verifying(self.ca_file, "mail.oauth.ca_file").wrap_socket(channel, server_hostname=host)
-            channel.sendall("\r\n".join([*head, "", ""]).encode("ascii") + form)
-            with (
-                Reader(channel, deadline, _LARGEST) as reader,
-                http.client.HTTPResponse(cast("socket.socket", reader), method="POST") as answer,
-            ):
-                answer.begin()
+            with answered(channel, http_request(f"POST {target}", headers, form), deadline, _LARGEST) as answer:
                 return answer.status, answer.read()
         finally:
             channel.close()

@@ -7,7 +7,6 @@ server says is quoted but its status.
 
 import hashlib
 import hmac
-import http.client
 import json
 import socket
 import ssl
@@ -15,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -23,7 +22,7 @@ from msgspec import Struct
 from broker.errors import InputError, PartnerUnavailableError, RefusedError
 from broker.model.clock import Clock
 from broker.model.secret import Secret
-from broker.network import FAULTS, Deadline, Reader, is_loopback, is_public, opened, resolved
+from broker.network import FAULTS, Deadline, answered, http_request, is_loopback, is_public, opened, resolved
 
 FORMS: Final = ("json", "slack")
 _LARGEST: Final = 64 * 1024  # bytes of an answer's head; the body is not read
@@ -80,8 +79,9 @@ class Webhook(Struct, frozen=True):
             with (
                 closing(opened(addresses, deadline)) as plain,
                 context.wrap_socket(plain, server_hostname=host) as server,
+                answered(server, request, deadline, _LARGEST) as answer,
             ):
-                return _status(server, request, deadline)
+                return answer.status
         except FAULTS as error:
             raise WebhookError(f"the webhook cannot be reached: {_reason(error)}", hint=_HINT) from None
 
@@ -121,20 +121,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 def _request(host: str, path: str, headers: Mapping[str, str], content: bytes) -> bytes:
     if any(c <= " " or c > "~" for c in path):
         raise InputError("the path of the webhook has a character that no URL has", hint="broker mail set webhook")
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(content)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + content
-
-
-def _status(server: ssl.SSLSocket, request: bytes, deadline: Deadline) -> int:
-    server.settimeout(deadline.left)
-    server.sendall(request)
-    with (
-        Reader(server, deadline, _LARGEST) as reader,
-        http.client.HTTPResponse(cast("socket.socket", reader), method="POST") as answer,
-    ):
-        answer.begin()
-        return answer.status
+    return http_request(f"POST {path}", {"Host": host, "Content-Length": str(len(content)), **headers}, content)
 
 
 def _reason(error: Exception) -> str:

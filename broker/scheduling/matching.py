@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.certificate import CertificateRef
 from broker.model.finding import Finding, worst_first
@@ -67,36 +68,24 @@ def proposal(arrived: Incoming, match: Match, judged: Iterable[Finding], within:
         kind = Arrival.UNREADABLE
         findings.append(Finding.warning("reply.too-large", "its certificates are too many to keep here"))
     end = arrived.link_end or arrived.received + within
-    return Proposal(
-        arrived.id,
-        kind,
-        arrived.received,
-        arrived.source,
-        arrived.sender,
-        arrived.subject,
-        arrived.message_id,
-        match.request,
-        tuple(_holds(arrived))[:_MOST_LINES],
-        tuple(map(_short, worst_first(findings)))[:_MOST_FINDINGS],
-        material if kind is Arrival.REPLY else "",
-        end if kind is Arrival.LINK else None,
+    return replace(
+        _proposed(arrived, kind, match, tuple(_holds(arrived))[:_MOST_LINES]),
+        findings=tuple(map(_short, worst_first(findings)))[:_MOST_FINDINGS],
+        material=material if kind is Arrival.REPLY else "",
+        download_by=end if kind is Arrival.LINK else None,
     )
 
 
 def undelivered(arrived: Incoming, bounce: Bounce, match: Match) -> Proposal:
     """Return the task that a mail of ours did not arrive."""
     status = f" ({bounce.status})" if bounce.status else ""
-    return Proposal(
-        arrived.id,
-        Arrival.BOUNCE,
-        arrived.received,
-        arrived.source,
-        arrived.sender,
-        arrived.subject,
-        arrived.message_id,
-        match.request,
-        (f"the mail server could not deliver to {bounce.recipient}{status}",),
-    )
+    line = f"the mail server could not deliver to {bounce.recipient}{status}"
+    return _proposed(arrived, Arrival.BOUNCE, match, (line,))
+
+
+def _proposed(arrived: Incoming, kind: Arrival, match: Match, holds: tuple[str, ...]) -> Proposal:
+    of = (arrived.source, arrived.sender, arrived.subject, arrived.message_id)
+    return Proposal(arrived.id, kind, arrived.received, *of, match.request, holds)
 
 
 def differs(new: Proposal, others: Iterable[Proposal], account: Account) -> Iterator[Finding]:

@@ -116,8 +116,7 @@ def _message(credentials: Credentials, request: Request, more: Mapping[str, str]
     signed = credentials.signed(replace(request, headers={**ours, **request.headers}))
     if signed.body or signed.method in _WITH_BODY:
         signed = signed.with_header("Content-Length", str(len(signed.content)))
-    lines = [f"{signed.method} {signed.target} HTTP/1.1", *(f"{n}: {v}" for n, v in signed.headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + signed.content
+    return network.http_request(f"{signed.method} {signed.target}", signed.headers, signed.content)
 
 
 def stays_open(credentials: Credentials, deadline: Deadline) -> ProbeFacts:

@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from broker.model.role import Role
+from broker.vault.pki_engine import issue
 from broker.vault.policies import policy_name, role_policy
-from broker.vault.server_certificate import issue
 from tests.e2e.test_service import serving
 from tests.support.console import inside
 from tests.support.system import System
