@@ -12,6 +12,7 @@ from broker.errors import BrokerError, DeniedError, RefusedError
 from broker.fetching.service import renews_further
 from broker.model.bundle import Granted
 from broker.model.duration import parse_duration
+from broker.model.lease import Lease, OwnLease
 
 
 def kept_in(start: Start, directory: str) -> Kept:
@@ -26,11 +27,14 @@ def show_own(start: Start, kept: Kept) -> None:
     own, _ = kept.current()
     lease = own.lease
     named = (lease.account, lease.application)
-    found = required_service(start).applications()
+    service = required_service(start)
+    found = service.applications()
     current = next((one for one in found if (one.account, one.application) == named), None)
     if not current:
         raise DeniedError(f"no right to {'/'.join(named)} any more", hint=f"{kept.command('revoke')} removes the files")
+    held = any(_covers(one, lease) for one in service.leases())
     row = {
+        "held": held,
         "lease": lease.id,
         "account": lease.account,
         "application": lease.application,
@@ -52,11 +56,19 @@ def show_own(start: Start, kept: Kept) -> None:
             "application": "/".join(named),
             "generation": f"{lease.generation} (current: {current.generation or '-'}; {current.state})",
             "since": f"{lease.first_issued:%F %TZ}",
-            "until": at_time(lease.expires, now),
-            "renewable": f"until {at_time(lease.renewable_until, now)}",
+            "until": at_time(lease.expires, now) if held else "ended, or revoked",
+            "renewable": f"until {at_time(lease.renewable_until, now)}" if held else "no",
             "directory": kept.root,
         }
     )
+    if not held:
+        note(f"{kept.another(lease)} gets another lease; {kept.command('revoke')} removes the files")
+
+
+def _covers(line: OwnLease, lease: Lease) -> bool:
+    """Return whether a line of the caller's record has `lease`; a shared line names the newest of its leases only."""
+    named = (line.account, line.application, line.generation)
+    return named == (lease.account, lease.application, lease.generation) and (line.shared or line.lease_id == lease.id)
 
 
 def renew_own(start: Start, kept: Kept, ttl: str) -> None:

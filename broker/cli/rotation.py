@@ -29,7 +29,7 @@ from broker.cli.output import (
     wrote_json,
 )
 from broker.cli.rehearse import rehearse
-from broker.cli.rotation_plan import plan, snooze
+from broker.cli.rotation_plan import plan, show_steps, snooze
 from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.changes.moving import generation_to_try
@@ -69,10 +69,10 @@ def status(start: Start, account: AccountName) -> None:
             "phase": f"{found.phase.value}, since {at_time(found.since, start.now)}",
             "who": "scheduler" if found.automatic and found.who is not Who.PARTNER else found.who.value,
             "next": f"{found.message}: {found.hint}" if found.hint else found.message,
-            **{step.action.value: f"{at_time(step.at, start.now)}, {step.because}" for step in found.steps},
             "scheduler": _scheduler(found.scheduler, start.now),
         }
     )
+    show_steps(found.steps, start.now)
     click.echo()
     show_table(
         ["generation", "stage", "changes", "expires", "password", "held by"],

@@ -14,6 +14,7 @@ from broker.cli.start import Start
 from broker.errors import InputError
 from broker.model.life_cycle import Phase, Who
 from broker.model.names import AccountName
+from broker.model.plan import Step
 
 if TYPE_CHECKING:
     from broker.compose.planning import PlanReport
@@ -94,9 +95,14 @@ def _show_one(one: PlanReport, now: datetime) -> None:
             ["term", "renewal starts", "why"],
             [(t.name, f"{t.at:%F}{' *' * t.decides}" if t.at else None, t.because) for t in one.terms],
         )
-    if one.steps:
+    show_steps(one.steps, now)
+
+
+def show_steps(steps: Sequence[Step], now: datetime) -> None:
+    """Show what comes next, if anything does."""
+    if steps:
         click.echo()
-        show_table(["step", "when", "why"], [(s.action.value, at_time(s.at, now), s.because) for s in one.steps])
+        show_table(["step", "when", "why"], [(s.action.value, at_time(s.at, now), s.because) for s in steps])
 
 
 def _who(one: PlanReport) -> str:

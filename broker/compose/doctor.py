@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from broker.compose.ways import signing_paths
 from broker.errors import BrokerError, ConflictError, InputError, RefusedError, WaitingError
 from broker.model.account import Account
-from broker.model.duration import counted
+from broker.model.duration import counted, duration_text
 from broker.model.finding import Finding, Severity, has_errors
 from broker.model.role import Role
 from broker.model.todo import obstacles
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker
     from broker.compose.roles import Roles
 
-_SKEW: Final = 60  # seconds
+_SKEW: Final = timedelta(minutes=1)
 _SEVERITY: Final = {RefusedError: Severity.ERROR, WaitingError: Severity.WARNING, ConflictError: Severity.NOTE}
 
 
@@ -79,9 +80,10 @@ def _vault(broker: Broker) -> Iterator[Finding]:
     settings = broker.roles.settings
     found = health(settings)
     yield Finding.note("vault.answers", f"vault {found.version} at {settings.address}")
-    apart = (broker.clock() - found.now).total_seconds() if found.now else 0
-    if abs(apart) > _SKEW:
-        message = f"this machine's clock is {apart:+.0f} s from Vault's: certificates and leases depend on it"
+    ahead = broker.clock() - found.now if found.now else timedelta()
+    if abs(ahead) > _SKEW:
+        way = "ahead of" if ahead > timedelta() else "behind"
+        message = f"this machine's clock is {duration_text(abs(ahead))} {way} Vault's: certificates and leases need it"
         yield Finding.error("clock.skew", message, "run a time service on both")
 
 

@@ -183,6 +183,9 @@ def _refused(account: Account, generation: Generation) -> Todo | None:
     changes = generation.stage is Stage.CANDIDATE or verdict is Verdict.CLIENT_REJECTED  # its remedy adds one
     verb = "promote" if changes else "canary"
     hint = f"{verdict.remedy(account.name, rejected)}; then: broker rotation {verb} {account.name}"
+    if account.current and generation.stage is Stage.CANDIDATE:
+        withdrawn = f"broker rotation reject {account.name} --generation {generation.number} --reason TEXT"
+        hint = f"{hint}; or, to do without it: {withdrawn}"
     return Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint)
 
 
@@ -278,10 +281,10 @@ def _to_tidy(account: Account, renewal: Renewal, now: datetime) -> Todo:
     overlaps = [(overlap_end(account, g, renewal), g.number) for g in kept_beside(account)]
     if overlaps:
         end, number = min(overlaps)
-        hint = f"broker rotation retire {name} --generation {number}"
         if end <= now:
+            hint = f"broker rotation retire {name} --generation {number}"
             return Todo(Phase.RETIRING, f"generation {number} can be retired once no consumer holds it", hint)
-        return Todo(Phase.OVERLAP, f"generation {number} is kept until {end:%F %TZ} as the way back", hint)
+        return Todo(Phase.OVERLAP, f"generation {number} is kept until {end:%F %TZ} as the way back")
     return Todo(Phase.NOT_DUE, "nothing")
 
 

@@ -27,6 +27,7 @@ from broker.issuing.batch_issuer import Issued
 from broker.issuing.grant import Renewed
 from broker.model.bundle import Bundle, Wanted
 from broker.model.clock import system_clock
+from broker.model.holdings import Holding
 from broker.model.lease import Caller, Lease
 from broker.model.secret import Secret
 from broker.service.answers import Contents
@@ -102,6 +103,12 @@ def test_a_lease_is_shown_renewed_and_revoked(host: Host) -> None:
     assert (shown.json["lease"], shown.json["generation"], shown.json["current"]) == (f"{1:032x}", 1, 1)
     assert f"through {host.environment['BROKER_ADDR']}" in shown.err
     assert "1 (current: 1; ready)" in host.ok("lease show DIR/current").out, "as bundle get prints it"
+    over = host.ok("lease show DIR")
+    assert "until        ended, or revoked" in over.out, "by its id"
+    assert f"broker lease revoke {host.root} removes the files" in over.err
+    host.bundles.held = [Holding(MZP, "fleet", "direct", 1, f"{1:032x}", datetime.now(UTC), datetime.now(UTC))]
+    assert (shown.json["held"], host.ok("lease show DIR -o json").json["held"]) == (False, True)
+    assert not host.ok("lease show DIR -o json").err.partition("removes")[1]
     before = host.files
     renewed = host.ok("lease renew DIR --ttl 30m -o json")
     assert renewed.json["until"] > shown.json["until"]

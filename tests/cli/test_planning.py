@@ -132,6 +132,7 @@ def test_status_shows_phase_and_timeline(harness: CliHarness) -> None:
         assert words in shown
     status = harness.ok("rotation status acme -o json").json
     assert (status["phase"], status["who"], status["automatic"]) == ("overlap", "nobody", True)
+    assert status["hint"] == "", "the way back is not given up early"
     assert status["since"] == status["generations"][1]["since"]
     assert [m["message"] for m in status["timeline"]][-1] == "the current certificate ends"
     assert [step["action"] for step in status["steps"]] == ["retire", "renew", "reply", "promote"]

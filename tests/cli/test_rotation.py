@@ -44,7 +44,7 @@ def test_status_says_who_sweeps(harness: CliHarness) -> None:
     harness.put("promoted")
     shown = harness.ok("rotation status acme").out
     assert re.search(r"\nscheduler +no sweep is known\n", shown)
-    assert re.search(r"\nrenew +20\d\d-\d\d-\d\d \d\d:\d\dZ \(in \d+d\), ", shown)
+    assert re.search(r"\nrenew +20\d\d-\d\d-\d\d \d\d:\d\dZ \(in \d+d\) +", shown)
     assert re.search(r"\n20\d\d-\d\d-\d\d \d\d:\d\dZ +planned +", shown)
     rotator = harness.saved.system.vault.connection(Role.ROTATOR)
     lock = VaultLock(rotator, "rotator on host-1", lambda: NOW)

@@ -79,7 +79,8 @@ def test_refused_candidate_shows_the_remedy(verdict: Verdict) -> None:
     assert (found.state, found.who) == (State.STOPPED, Who.US)
     if verdict is not Verdict.LOGIN_REJECTED:  # whose breaker comes first
         assert f"on {NOW:%F %TZ} the partner's answer to generation 2 was {verdict.value}" in found.message
-        assert found.hint.endswith("; then: broker rotation promote mzp-1")
+        assert "; then: broker rotation promote mzp-1; or, " in found.hint
+        assert found.hint.endswith("broker rotation reject mzp-1 --generation 2 --reason TEXT")
     assert "ACCOUNT" not in found.hint
     assert "APPLICATION" not in found.hint
 

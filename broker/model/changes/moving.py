@@ -152,10 +152,12 @@ def restored(account: Account, number: int, stamp: Stamp) -> Account:
         return account
     parts = account.brought_back(generation)
     if parts == current.parts.certified:
+        trust = f"broker trust set {account.name} FILE --accept-ca SHA256 --replace sets the old CAs"
+        secret = f"broker password set {account.name} sets the old password again"
         raise RefusedError(
             f"generation {number} of {account.name} has certificate and client_ids of the current one: nothing to roll "
             "back",
-            hint=f"broker password set {account.name} sets the old password again",
+            hint=trust if generation.parts.secrets == current.parts.secrets else secret,
         )
     if _same_beside(generation.parts, current.parts) or any(c.parts == parts for c in account.candidates):
         return account

@@ -260,8 +260,11 @@ def test_certificate_comes_back() -> None:
 
 
 def test_same_certificate_has_no_rollback() -> None:
-    with assert_refused(RefusedError, "nothing to roll back"):
-        restore(promote(with_new_password(with_current()), 2), 1)
+    other_cas = registering.trust_set(with_current(), ca_set_named("other"), STAMP)
+    for account, verb in ((with_new_password(with_current()), "password set"), (other_cas, "trust set")):
+        with pytest.raises(RefusedError, match="nothing to roll back") as caught:
+            restore(promote(account, 2), 1)
+        assert caught.value.hint.startswith(f"broker {verb} ")
 
 
 def test_same_secrets_need_no_candidate() -> None:
