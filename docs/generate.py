@@ -23,7 +23,7 @@ from broker.cli.main import NOUNS, cli
 from broker.config import ACCOUNT_KEYS, FREEZE_KEYS, LOGIN_KEYS, WINDOW_KEYS
 from broker.model.finding import Finding
 from broker.model.jwt_issuer import JwtIssuer
-from broker.model.life_cycle import PHASES
+from broker.model.life_cycle import Phase
 from broker.model.role import Role
 from broker.model.stage import MOVES, Move, Stage
 from broker.people.notice_json import Body
@@ -118,13 +118,13 @@ def life_cycle() -> Iterator[str]:
         [
             (
                 f"`{phase.value}`",
-                row.meaning,
-                row.who.value,
-                row.automatic and f"`{row.automatic}`",
-                row.command and f"`{row.command.format(account='ACCOUNT')}`",
-                f"`{row.state.value}`",
+                phase.row.meaning,
+                phase.row.who.value,
+                phase.row.automatic and f"`{phase.row.automatic}`",
+                phase.row.command and f"`{phase.row.command.format(account='ACCOUNT')}`",
+                f"`{phase.state.value}`",
             )
-            for phase, row in PHASES.items()
+            for phase in Phase
         ],
     )
 

@@ -120,7 +120,7 @@ def _need(account: Account, renewal: Renewal, renew_before: str, now: datetime) 
     due = account_due(account, renewal, renew_before)
     if due is None:
         return Need(account.name, False, None, "it has no certificate, so there is nothing to renew")
-    going_on = account.open_request is not None or bool(account.automatic_candidates)
+    going_on = bool(account.open_request or account.automatic_candidate)
     needed, at = due.at <= now and not going_on, f"{due.at:%F %TZ} ({due.because})"
     message = f"renewal is due since {at}" if due.at <= now else f"renewal is due on {at}"
     return Need(account.name, needed, due.at, f"{message}, and goes on" if due.at <= now and going_on else message)

@@ -128,12 +128,15 @@ class Account(Struct, frozen=True):
     @property
     def candidates(self) -> tuple[Generation, ...]:
         """Candidates, the newest last."""
-        return tuple([g for g in self.generations if g.stage is Stage.CANDIDATE])
+        return tuple(g for g in self.generations if g.stage is Stage.CANDIDATE)
 
     @property
-    def automatic_candidates(self) -> tuple[Generation, ...]:
-        """Candidates that a machine may promote, the newest last: those with a certificate that was never current."""
-        return tuple([g for g in self.generations if g.stage is Stage.CANDIDATE and not self.reuses_certificate(g)])
+    def automatic_candidate(self) -> Generation | None:
+        """The newest candidate that a machine may promote: one with a certificate that was never current."""
+        for generation in reversed(self.generations):
+            if generation.stage is Stage.CANDIDATE and not self.reuses_certificate(generation):
+                return generation
+        return None
 
     @property
     def compromise(self) -> Halt | None:

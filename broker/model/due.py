@@ -34,6 +34,11 @@ class LeadTime(Struct, frozen=True, gc=False):
     waits: tuple[tuple[int, timedelta], ...] = ()
 
     @property
+    def text(self) -> str:
+        """The time, and where it is from."""
+        return f"{duration_text(self.time)}: {self.because}"
+
+    @property
     def because(self) -> str:
         """The source, with the requests that it was learned from."""
         if self.source == "default":
@@ -111,7 +116,7 @@ class DueDate(Struct, frozen=True, gc=False):
     def terms(self) -> Iterator[Term]:
         """Yield every term, whether it decides or not."""
         lifetime = self.not_after - self.not_before
-        yield Term("lead-time", None, f"{duration_text(self.lead.time)}: {self.lead.because}")
+        yield Term("lead-time", None, self.lead.text)
         yield Term("safety", None, f"{duration_text(self.renewal.safety)} to spare before its end")
         yield self._term(Rule.MARGIN, self.not_after - self.needed)
         yield self._term(Rule.SHARE, self.not_before + lifetime * self.renewal.share)

@@ -1,14 +1,13 @@
-"""Maintenance windows and freezes: when the scheduler may promote or retire, which consumers notice."""
+"""Maintenance windows and freezes: when the scheduler may promote or retire, which consumers notice. Times are UTC."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Final
 
 from msgspec import Struct
 
 _DAY: Final = timedelta(days=1)
-_SECONDS: Final = 86400  # of a day
 
 
 class Freeze(Struct, frozen=True):
@@ -38,10 +37,7 @@ class Window:
 
     def next(self, at: datetime) -> Opening | None:
         """Return the first time from `at` on that lies in the window; None if it never opens again."""
-        day = _day_of(at)
-        if day not in self._near:  # many accounts are planned with the same windows
-            self._near[day] = tuple(self._opened_near(datetime.fromtimestamp(day * _SECONDS, UTC)))
-        for start in self._near[day]:
+        for start in self._opened_near(at):
             if at < start + self.length:
                 return Opening(max(at, start), self.name)
         return None
@@ -51,10 +47,16 @@ class Window:
         found = self.next(at)
         if found is None or found.at > at:
             return at
-        return max(start + self.length for start in self._near[_day_of(at)] if start <= at)
+        return max(start + self.length for start in self._opened_near(at) if start <= at)
 
-    def _opened_near(self, day: datetime) -> Iterator[datetime]:
-        """Yield the beginnings of windows that are open on `day`, and of the next one."""
+    def _opened_near(self, at: datetime) -> tuple[datetime, ...]:
+        """Return the beginnings of windows that are open on the day of `at`, and of the next one."""
+        day = at.toordinal()
+        if day not in self._near:  # many accounts are planned with the same windows
+            self._near[day] = tuple(self._opened_on(datetime.combine(at, time(), UTC)))
+        return self._near[day]
+
+    def _opened_on(self, day: datetime) -> Iterator[datetime]:
         for start in self.openings(day - self.length):
             yield start
             if start >= day + _DAY:
@@ -114,8 +116,3 @@ class Maintenance(Struct, frozen=True):
             if found and (first is None or found.at < first.at):
                 first = found
         return first
-
-
-def _day_of(at: datetime) -> int:
-    """Return the number of a day in UTC: a key that is made fast."""
-    return int(at.timestamp() // _SECONDS)

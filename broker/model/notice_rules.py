@@ -126,8 +126,8 @@ def _place(plan: AccountPlan, account: Account) -> str:
         return f"b{account.breaker.at:%Y%m%d%H%M}"
     if plan.phase is Phase.STOPPED and account.tries:
         return f"t{account.tries[-1].number}"
-    if account.automatic_candidates:
-        return f"g{account.automatic_candidates[-1].number}"
+    if account.automatic_candidate:
+        return f"g{account.automatic_candidate.number}"
     if plan.phase is Phase.REFUSED and account.refused_request:
         return f"r{account.refused_request.number}"
     request = account.open_request
@@ -144,8 +144,8 @@ def _uses(account: Account, held_by: Iterable[str]) -> tuple[str, ...]:
 
 
 def _replaced_by(account: Account) -> str:
-    if account.automatic_candidates:
-        return f"generation {account.automatic_candidates[-1].number}, once it is promoted"
+    if account.automatic_candidate:
+        return f"generation {account.automatic_candidate.number}, once it is promoted"
     request = account.open_request
     if request:
         return f"the certificate for signing request {request.number}, which is not there yet"

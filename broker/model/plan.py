@@ -1,6 +1,5 @@
 """The plan of an account's rotation: what is done when, by whom and why. Pure: no vault, no clock of its own."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -10,7 +9,7 @@ from msgspec import Struct
 from broker.model.account import Account
 from broker.model.due import DueDate, LeadTime, Renewal, Rule, account_due, lead_time
 from broker.model.duration import duration_text
-from broker.model.generation import PromotionMode, RenewalMode
+from broker.model.generation import Generation, PromotionMode, RenewalMode
 from broker.model.life_cycle import Phase, Who
 from broker.model.maintenance import Maintenance
 from broker.model.names import AccountName
@@ -95,19 +94,18 @@ class _Planner(Struct, frozen=True, gc=False):
 
     def planned(self) -> tuple[tuple[Step, ...], tuple[str, ...]]:
         """Return the steps that go on or come next, the overlap's first, and what a person should know before."""
-        steps, warnings, ready = list(self._retirements()), list(self._snoozed_too_long()), self.now
-        if not self.account.automatic_candidates:
+        steps, ready = list(map(self._retirement, kept_beside(self.account))), self.now
+        warnings = _snoozed_too_long(self.due)
+        if not self.account.automatic_candidate:
             asked = self._asked()
             if asked is None:
-                return tuple(steps), tuple(warnings)
+                return tuple(steps), warnings
             begins, asking = asked
-            ready = begins + self.lead.time
-            because = f"lead time {duration_text(self.lead.time)}: {self.lead.because}"
-            steps += (*asking, Step(Action.REPLY, ready, because))
+            lead = self.lead
+            ready = begins + lead.time
+            steps += (*asking, Step(Action.REPLY, ready, f"lead time {lead.text}"))
         promotion, in_time = self._promotion(max(ready, self.now))
-        if not in_time:
-            warnings.append(promotion.because)
-        return (*steps, promotion), tuple(warnings)
+        return (*steps, promotion), warnings if in_time else (*warnings, promotion.because)
 
     def _asked(self) -> tuple[datetime, tuple[Step, ...]] | None:
         """Return when the partner's people are asked, and the step that is still to be done; None if they are not."""
@@ -125,14 +123,6 @@ class _Planner(Struct, frozen=True, gc=False):
             return now, (Step(Action.RENEW, now, "others know the current key"),)
         begins = max(self.due.at, now)
         return begins, (Step(Action.RENEW, begins, self.due.because),)
-
-    def _snoozed_too_long(self) -> Iterator[str]:
-        due = self.due
-        if due and due.rule is Rule.SNOOZE and due.at > due.not_after - due.needed:
-            yield (
-                f"it is snoozed until {due.at:%F %TZ}: less than the {duration_text(due.needed)} before its end that "
-                "the partner's people and our margin need"
-            )
 
     def since(self) -> datetime:
         """Return when the phase began; when the last set became current if nothing else says so."""
@@ -188,23 +178,29 @@ class _Planner(Struct, frozen=True, gc=False):
         when = f"in freeze {freeze.name}" if freeze else "on the last day"
         return Step(Action.PROMOTE, max(ready, deadline), f"{when}: {_end(due)}"), False
 
-    def _retirements(self) -> Iterator[Step]:
-        for generation in kept_beside(self.account):
-            ready = max(overlap_end(self.account, generation, self.renewal), self.now)
-            if self.account.compromise_of(generation.parts.key):
-                yield Step(Action.RETIRE, ready, f"generation {generation.number}: others know its key")
-                continue
-            opening = self.maintenance.opening(ready, ready + _HORIZON)
-            because = f"generation {generation.number}, if no consumer holds it then"
-            if opening is None:
-                yield Step(Action.RETIRE, None, f"{because}; no window opens within two years")
-                continue
-            window = f", in window {opening.window}" if opening.window else ""
-            yield Step(Action.RETIRE, opening.at, because + window + self._held_back(ready))
+    def _retirement(self, generation: Generation) -> Step:
+        ready = max(overlap_end(self.account, generation, self.renewal), self.now)
+        if self.account.compromise_of(generation.parts.key):
+            return Step(Action.RETIRE, ready, f"generation {generation.number}: others know its key")
+        opening = self.maintenance.opening(ready, ready + _HORIZON)
+        because = f"generation {generation.number}, if no consumer holds it then"
+        if opening is None:
+            return Step(Action.RETIRE, None, f"{because}; no window opens within two years")
+        window = f", in window {opening.window}" if opening.window else ""
+        return Step(Action.RETIRE, opening.at, because + window + self._held_back(ready))
 
     def _held_back(self, ready: datetime) -> str:
         freeze = self.maintenance.freeze_at(ready)
         return f", after freeze {freeze.name}" if freeze else ""
+
+
+def _snoozed_too_long(due: DueDate | None) -> tuple[str, ...]:
+    if due is None or due.rule is not Rule.SNOOZE or due.at <= due.not_after - due.needed:
+        return ()
+    return (
+        f"it is snoozed until {due.at:%F %TZ}: less than the {duration_text(due.needed)} before its end that "
+        "the partner's people and our margin need",
+    )
 
 
 def _end(due: DueDate) -> str:

@@ -18,7 +18,7 @@ from broker.model.verdict import Verdict
 LONGEST_PAUSE: Final = timedelta(days=1)  # the longest quota is a sliding day
 TRY_TIMEOUT: Final = timedelta(minutes=2)  # a canary without an answer by then was killed
 _APART: Final = timedelta(minutes=10)  # between two machines, each at most five minutes from Vault
-_VERDICTS: Final = frozenset(verdict.value for verdict in Verdict)  # not that of a try that a person reset
+_VERDICTS: Final = {verdict.value: verdict for verdict in Verdict}  # not that of a try that a person reset
 DEFAULT_OVERLAP: Final = timedelta(days=7)  # if the profile does not say how long the old certificate works
 UNANSWERED: Final = 3  # canaries in a row without an answer: then a person decides
 
@@ -116,15 +116,15 @@ def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: date
 
     If the current certificate is over, or the account is suspended, the step says so first.
     """
-    candidate = next(reversed(account.automatic_candidates), None)
+    candidate, victim = account.automatic_candidate, account.compromised
     step = (
         _to_fix(account, candidate or account.current)
         or (_to_promote(account, candidate, now) if candidate else _requested(account, renewal, now))
-        or _to_replace(account)
+        or (_to_replace(account, victim) if victim else None)
         or _to_begin(account, due, now)
         or _to_tidy(account, renewal, now)
     )
-    known = account.compromise
+    known = account.compromise_of(victim.parts.key) if victim else None
     if known:
         message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}); {step.message}"
         return Todo(Phase.COMPROMISED, message, step.hint, step.who)
@@ -139,10 +139,10 @@ def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: date
 
 def last_answer(account: Account, generation: Generation) -> tuple[Try, Verdict] | None:
     """Return the last canary of the set that `generation` makes now, and the partner's answer; None without one."""
-    parts = account.parts_of(generation)
     for made in reversed(account.tries):
-        if made.generation == generation.number and made.parts == parts and made.verdict in _VERDICTS:
-            return made, Verdict(made.verdict)
+        verdict = _VERDICTS.get(made.verdict)
+        if verdict and made.generation == generation.number and made.parts == account.parts_of(generation):
+            return made, verdict
     return None
 
 
@@ -245,11 +245,9 @@ def _to_return(account: Account, now: datetime) -> Todo | None:
     return None
 
 
-def _to_replace(account: Account) -> Todo | None:
+def _to_replace(account: Account, victim: Generation) -> Todo:
     """Return the step after others got to know a key, until the partner is known to have revoked its certificate."""
-    name, victim = account.name, account.compromised
-    if victim is None:
-        return None
+    name = account.name
     if account.current and account.current.parts.key == victim.parts.key:
         return Todo(Phase.COMPROMISED, "its key must be replaced", f"broker csr new {name}")
     message = f"ask the partner whether it revoked the certificate of generation {victim.number}"
@@ -288,8 +286,6 @@ def _to_tidy(account: Account, renewal: Renewal, now: datetime) -> Todo:
     return Todo(Phase.NOT_DUE, "nothing")
 
 
-def kept_beside(account: Account) -> Iterator[Generation]:
-    """Yield the generations that are kept beside the current one until the overlap is over."""
-    for generation in account.generations:
-        if generation.stage is Stage.PREVIOUS and not account.rolled_back(generation):
-            yield generation
+def kept_beside(account: Account) -> list[Generation]:
+    """Return the generations that are kept beside the current one until the overlap is over."""
+    return [g for g in account.generations if g.stage is Stage.PREVIOUS and not account.rolled_back(g)]

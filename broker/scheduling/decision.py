@@ -81,9 +81,8 @@ def _wanted(account: Account, plan: AccountPlan, now: datetime) -> Iterator[Deci
         return
     come = frozenset(step.action for step in plan.steps if step.at and step.at <= now)
     asked = any(obstacles(account, now))
-    for candidate in account.automatic_candidates[-1:]:
-        if not asked:
-            yield from _candidate(account, candidate, Action.PROMOTE in come)
+    if account.automatic_candidate and not asked:
+        yield from _candidate(account, account.automatic_candidate, Action.PROMOTE in come)
     if account.renewal is not RenewalMode.AUTO:
         return
     yield from _request(account, come)

@@ -59,10 +59,10 @@ class Team:
             self.sends(name, request)
         elif account.refused_request and not request:
             self.broker.rotation.draft(name)
-        for candidate in filter(account.ends_earlier, account.automatic_candidates):
+        for candidate in filter(account.ends_earlier, account.candidates):
             self.tries(partial(self.broker.rotation.reject, name, candidate.number, "it ends too early"))
             return
-        if account.automatic_candidates and (name in self.by_hand or self._is_stuck(account)):
+        if account.automatic_candidate and (name in self.by_hand or self._is_stuck(account)):
             self.tries(partial(self.broker.rotation.promote, name))
 
     def sets_password(self, name: AccountName, password: str) -> None:

@@ -166,13 +166,13 @@ def test_displaced_set_waits_for_a_person(name: str) -> None:
     account = account_of(name)
     (displaced,) = [g for g in account.generations if account.rolled_back(g)]
     assert displaced.stage is Stage.PREVIOUS
-    assert account.automatic_candidates == ()
+    assert account.automatic_candidate is None
 
 
 def test_waiting_way_back_stays_waiting() -> None:
     account = account_of("restoring")
     assert account.reuses_certificate(account.generation(4))
-    assert account.automatic_candidates == ()
+    assert account.automatic_candidate is None
 
 
 def test_held_set_is_not_the_way_back() -> None:

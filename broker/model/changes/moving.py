@@ -110,10 +110,9 @@ def _same_beside(parts: Parts, current: Parts) -> bool:
 
 def generation_to_try(account: Account) -> Generation:
     """Return the newest candidate that a machine may promote, else the current generation; raise `RefusedError`."""
-    if account.automatic_candidates:
-        return account.automatic_candidates[-1]
-    if account.current:
-        return account.current
+    chosen = account.automatic_candidate or account.current
+    if chosen:
+        return chosen
     request = account.open_request
     hint = f"broker csr new {account.name} starts a signing request"
     if request:

@@ -250,7 +250,7 @@ def test_certificate_comes_back() -> None:
     candidate = only(account.candidates)
     assert candidate.parts == parts_of(account, 1).certified
     assert account.reuses_certificate(candidate)
-    assert account.automatic_candidates == ()
+    assert account.automatic_candidate is None
     assert_unchanged(account, lambda a: restore(a, 1))
     back = roll_back(tried(account, candidate.number), candidate.number)
     assert back.current == back.generation(4)
