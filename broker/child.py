@@ -46,7 +46,7 @@ def _ended(command: Sequence[str], environment: Mapping[str, str], seconds: floa
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         if child.stdout:
-            child.stdout.close()  # a process that has left the group may hold the other end for ever
+            child.stdout.close()  # a process that has left the group may hold the other end forever
         child.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             raise RefusedError(f"{program} took longer than {seconds:.0f} s and was killed") from None

@@ -79,7 +79,7 @@ class Files:
         self._published.prune(now)
 
     def has(self, generation: str) -> bool:
-        """Return whether files of the generation called so are there."""
+        """Return whether the generation with this name has files."""
         return self._published.has(generation)
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ _STOPPED, _MOVED = 1, 2
 
 
 class Condition(Enum):
-    """How it is with a bundle."""
+    """The condition of a bundle."""
 
     STARTING = "starting"
     OK = "ok"
@@ -53,7 +53,7 @@ _QUIET: Final = (Condition.STARTING, Condition.OK, Condition.UNREACHABLE)  # no 
 
 
 class Standing(Struct, frozen=True):
-    """How it is with a bundle, since when, and why."""
+    """The condition of a bundle, since when, and why."""
 
     condition: Condition
     since: datetime
@@ -221,10 +221,8 @@ class Follower:
 
     def _polled(self) -> int | None:
         """Return the current generation, as the service lists it."""
-        wanted = self.table.wanted
-        ours = (wanted.account, wanted.application)
-        found = self._service.applications()
-        return next((a.generation for a in found if (a.account, a.application) == ours), None)
+        found = self._service.application(self.table.wanted.account, self.table.wanted.application)
+        return found.generation if found else None
 
     def _waited(self, until: datetime, news: threading.Event) -> int:
         """Wait for a time or for news; return a number if this is stopped, or the directory was moved."""

@@ -68,7 +68,7 @@ class Health:
 
     @property
     def line(self) -> str:
-        """How it is with the bundles, in a line for `systemctl status`."""
+        """The condition of the bundles, in a line for `systemctl status`."""
         found = [(one.table.name, one.standing) for one in self._followers()]
         bad = [f"{name}: {one.shown}" for name, one in found if one.condition is not Condition.OK]
         return "; ".join([f"{len(found) - len(bad)} of {len(found)} bundles are current", *bad])

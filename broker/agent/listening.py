@@ -32,7 +32,7 @@ class Listener(ThreadingMixIn, HTTPServer):
         self._since: dict[socket.socket, float] = {}
 
     def start(self) -> None:
-        """Answer for ever, in a thread."""
+        """Answer forever, in a thread."""
         threading.Thread(target=self.serve_forever, args=(_LOOK,), name="health", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:

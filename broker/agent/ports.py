@@ -37,7 +37,7 @@ class Place(Protocol):
         """Remove older generations whose time is over."""
 
     def has(self, generation: str) -> bool:
-        """Return whether the generation called so is there."""
+        """Return whether the generation with this name is there."""
 
     def close(self) -> None:
         """Release what is held open."""

@@ -112,7 +112,7 @@ class _Asked(Struct, frozen=True):
 @click.option("--dry-run", is_flag=True, help="Show what was found and what would be done; store nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask before a new account is added.")
 def import_(start: Start, /, account: AccountName, **options: Any) -> None:
-    """Import an account that exists: key, certificate, CA, login, password, client_ids, at once or piece by piece.
+    """Import an account that exists: key, certificate, CA, login, password, client_ids, together or one by one.
 
     Reads PEM, DER, PKCS#7, PKCS#12 and zip, JSON, a Kubernetes Secret, a directory, or a secret in KV. Shows what it
     found before it stores anything. A new account gets login and subject from the certificate. The certificate is
@@ -243,7 +243,7 @@ def _add_password_file(asked: _Asked, found: Holdings) -> None:
 
 
 def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
-    """Ask for the password if a certificate is imported and the account has none. To look on, it need not be known."""
+    """Ask for the password if a certificate is imported and the account has none. A dry run needs none."""
     if found.certificates and not target.secrets and PASSWORD not in found.texts:
         later = Secret("?"), "not given yet: --password-file"
         found.texts[PASSWORD] = later if asked.dry_run else (read_password(""), "the terminal")

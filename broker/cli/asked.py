@@ -42,7 +42,7 @@ class Asked(Struct, frozen=True):
         return service(start, self.token_file, say) or start.broker.issuing.issuer(Caller(token(self.token_file)))
 
     def origin(self, start: Start) -> str:
-        """Return a digest of where the bundle comes from and who asks; "" for a token on standard input."""
+        """Return a digest of the service and the identity; "" for a token on standard input."""
         if self.token_file == "-":  # noqa: S105  # no password
             return ""
         config = start.config

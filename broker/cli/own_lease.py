@@ -28,8 +28,7 @@ def show_own(start: Start, kept: Kept) -> None:
     lease = own.lease
     named = (lease.account, lease.application)
     service = required_service(start)
-    found = service.applications()
-    current = next((one for one in found if (one.account, one.application) == named), None)
+    current = service.application(*named)
     if not current:
         raise DeniedError(f"no right to {'/'.join(named)} any more", hint=f"{kept.command('revoke')} removes the files")
     held = any(_covers(one, lease) for one in service.leases())

@@ -11,7 +11,7 @@ A = TypeVar("A")
 
 
 class Loop:
-    """The event loop that a session runs in. Its connections are closed there, whichever thread asks for it."""
+    """The event loop that a session runs in. Its connections are closed there, for any thread."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None

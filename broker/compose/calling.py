@@ -1,4 +1,4 @@
-"""Requests of a person's own to the partner, with a bundle that is lent for them and held in memory."""
+"""Custom requests to the partner, with a bundle that is lent for them and held in memory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager

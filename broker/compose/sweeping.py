@@ -1,4 +1,4 @@
-"""The sweeps of a daemon: how they went, in numbers and for who asks if it is well."""
+"""The sweeps of a daemon, and their results as numbers and for health checks."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ class Sweeping:
     notified: Callable[[Sequence[Account]], Mapping[str, float | None]]  # more numbers, by name
     ended: threading.Event = field(default_factory=threading.Event)
     last: SweepReport | None = None
-    failed: BrokerError | None = None  # the newest sweep, if it did not come to its end
+    failed: BrokerError | None = None  # the newest sweep, if it did not finish
     leads: bool = False
     missed: int = 0
     failures: int = 0

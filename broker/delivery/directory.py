@@ -100,7 +100,7 @@ class Holding:
                 _prune(self._root, current, now - GRACE)
 
     def has(self, generation: str) -> bool:
-        """Return whether files of the generation called so are there."""
+        """Return whether the generation with this name has files."""
         return self._root.is_directory(generation)
 
     def _lost(self) -> list[str]:
@@ -140,7 +140,7 @@ def withdraw(directory: Root, lease: str) -> tuple[Path, ...]:
 
 
 def cleared(directory: Root) -> None:
-    """Remove everything that was published in `directory`, by whichever holder; raise `OSError` if that fails."""
+    """Remove everything that was published in `directory`, by any holder; raise `OSError` if that fails."""
     _sweep(directory)
     if directory.link(CURRENT) is not None:
         directory.unlink(CURRENT)

@@ -135,6 +135,11 @@ class Service:
         """Return the applications that the caller has a right to."""
         return self._ask(_Asked("/v1/accounts"), lambda answer: typed(answer["applications"], list[Application]))
 
+    def application(self, account: str, application: str) -> Application | None:
+        """Return one of `applications`, None without a right to it."""
+        found = (one for one in self.applications() if (one.account, one.application) == (account, application))
+        return next(found, None)
+
     def leases(self) -> list[OwnLease]:
         """Return the leases of the caller that have not ended."""
         return self._ask(_Asked("/v1/leases"), lambda answer: typed(answer["leases"], list[OwnLease]))

@@ -148,7 +148,7 @@ class DueDate(Struct, frozen=True, gc=False):
 def account_due(account: Account, renewal: Renewal, renew_before: str = "") -> DueDate | None:
     """Return when the renewal of the current certificate must start, None if there is none.
 
-    Safety and lead time before its end or after a share of its lifetime, whichever is earlier; or as set for the
+    The earlier of safety and lead time before its end, and a share of its lifetime; or as set for the
     account, or by `renew_before` in place of that. Never before it begins, even if the profile asks for more time than
     its lifetime. A snooze puts it off, but no further than the certificate's end.
     """

@@ -69,7 +69,7 @@ class Proposal(Struct, frozen=True):
 
 
 class Bounce(Struct, frozen=True):
-    """A report that a mail of ours did not arrive (RFC 3464). Whoever sent `message_id` decides whether it counts."""
+    """A report that a mail of ours did not arrive (RFC 3464). It counts only if we sent `message_id`."""
 
     message_id: str
     recipient: str

@@ -9,7 +9,7 @@ class Event(Enum):
     """The reason why a wait ended."""
 
     GENERATION = "generation"  # another generation is current
-    REVOKED = "revoked"  # the lease, the right, or what it is for, is no more
+    REVOKED = "revoked"  # the lease, the right, or its account or application has ended
     SUSPENDED = "suspended"
     DRAIN = "drain"  # this replica ends
     TIMEOUT = "timeout"

@@ -20,7 +20,7 @@ _WHY: Final = "This is an automatic message of broker. The address is set by: br
 
 
 def mail(letter: Letter, sender: str) -> EmailMessage:
-    """Return the mail; raise `InputError` for an address that is none."""
+    """Return the mail; raise `InputError` for an invalid address."""
     message = new_mail(sender, letter.to)
     message["Subject"] = subject(letter)
     message["Date"] = format_datetime(letter.at)

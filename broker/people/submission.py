@@ -34,7 +34,7 @@ class Sent(Struct, frozen=True):
 class SendByMail(Struct, frozen=True):
     """Sends a signing request by mail: fixed and stored first, then sent, then recorded.
 
-    Whoever is killed in between, or does it at the same time, sends the same bytes under the same Message-ID.
+    After a kill in between, or from two processes concurrently, the same bytes are sent under the same Message-ID.
     """
 
     mailer: Callable[[], Mailer]
@@ -68,7 +68,7 @@ class SendByMail(Struct, frozen=True):
         return Sent(submission, refused)
 
     def _fixed(self, name: AccountName, mail: CsrMail, text: MailText) -> OutgoingMail:
-        """Return the mail as it was stored first, by whichever process."""
+        """Return the mail as the first process stored it."""
         made = OutgoingMail(mail.number, mail.message_id, mail.date, mail.to, written(mail, text).decode())
 
         def fix(record: RotationRecord) -> RotationRecord:

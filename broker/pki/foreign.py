@@ -41,7 +41,7 @@ _BY_MAGIC: Final = {
 
 
 class PictureError(RefusedError):
-    """A picture, of which mails have many."""
+    """A picture: many mails have some."""
 
 
 def refusal(name: str, data: bytes) -> RefusedError | None:

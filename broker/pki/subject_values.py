@@ -139,7 +139,7 @@ def _rules_of(name: str, value: str) -> Iterable[_Rule]:
         long, invalid = _OPENSSL_EMAIL < len(value) <= BOUNDS[name], value.isascii() and not _is_address(value)
         sample = _SAMPLE_ADDRESS.fullmatch(value)
         return (
-            ("placeholder", sample, "is an example's, not yours", "give the address that the partner shall answer"),
+            ("placeholder", sample, "is an example's, not yours", "give the address that the partner answers to"),
             ("openssl", long, f"is longer than the {_OPENSSL_EMAIL} characters of openssl", "use a shorter address"),
             ("ascii", not value.isascii(), "is not plain ASCII", "use an ASCII address (xn--… for the domain)"),
             ("invalid", invalid, "is not one address", "give a single address, such as fleet@company.example"),

@@ -1,4 +1,4 @@
-"""Import an account that exists: whose each thing is, what will be done, and the rotator's part of it.
+"""Import an account that exists: the owner of each thing, what will be done, and the rotator's part of it.
 
 An import is other use-cases in a row: add the account, set its password, add applications, adopt the key as the open
 request, receive the certificate as a reply, try the set and promote it. Each does nothing the second time, so that an

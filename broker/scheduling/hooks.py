@@ -78,8 +78,8 @@ class Hooks(Struct, frozen=True):
     def _recorded(self, account: Account, seen: RotationRecord, just: HookEvent | None = None) -> RotationRecord:
         """Store which hooks must run, before they run: each event has one, even if several processes notice it.
 
-        The first look at an account only takes note of what happened before there was a hook, but for the last event of
-        the kind `just`.
+        The first look at an account only takes note of what happened before there was a hook, except for the last event
+        of the kind `just`.
         """
         generation = account.current.number if account.current else 0
 

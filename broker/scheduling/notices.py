@@ -51,7 +51,7 @@ class Tested(Struct, frozen=True):
     error: BrokerError | None = None
 
 
-class _Told(Struct, frozen=True):
+class _Waiting(Struct, frozen=True):
     """The step that an account is at, "" if there is nothing to say, and what waits for somebody about it."""
 
     step: str = ""
@@ -105,7 +105,7 @@ class Notices(Struct, frozen=True):
     def bounced(self, bounce: Bounce) -> None:
         """Take note that a mail did not arrive. It counts only if it was a notice of ours, or the mail with a CSR."""
         dead = self.recipients.read().owner_of(sent_id(bounce.message_id))
-        if not dead and is_ours(bounce.message_id):  # else somebody's, and no account is read for it
+        if not dead and is_ours(bounce.message_id):  # no account is read for the mail of others
             named = (match.account.contacts.partner for match in matching.bounced(bounce, self.accounts()))
             dead = next((to for partner in named for to in partner if bounce.recipient in (to, on_wire(to))), "")
         if dead:
@@ -113,7 +113,7 @@ class Notices(Struct, frozen=True):
             self._note(dead, partial(Recipient.died, reason=reason, now=self.clock()))
             log.error("recipient is dead", reason=reason)
 
-    def _apart(self, plan: AccountPlan) -> "_Told | None":
+    def _apart(self, plan: AccountPlan) -> "_Waiting | None":
         """Return what waits for somebody about an account. An account that fails stops no other."""
         try:
             return self._decided(plan)
@@ -121,18 +121,18 @@ class Notices(Struct, frozen=True):
             log.error("no notice decided", account=plan.account, reason=_reason(error))
             return None
 
-    def _decided(self, plan: AccountPlan) -> "_Told":
+    def _decided(self, plan: AccountPlan) -> "_Waiting":
         name, now = plan.account, self.clock()
         account, record = self.account(name), self.records.read(name)
         happened = None if account.removed else happening(plan, account, record, now)
         if happened is None:
             if any(notice.waiting for notice in record.notices):
                 self.records.change(name, lambda r: replace(r, notices=current(r.notices, "")))
-            return _Told()
+            return _Waiting()
         if all(notice.event != happened.event for notice in record.notices):
             record = self._recorded(account, happened)
         waiting = (n for n in record.notices if n.event == happened.event and n.waiting)
-        return _Told(happened.event.rpartition(".")[0], tuple(Item(name, notice) for notice in waiting))
+        return _Waiting(happened.event.rpartition(".")[0], tuple(Item(name, notice) for notice in waiting))
 
     def _recorded(self, account: Account, happened: Happening) -> RotationRecord:
         """Store the notice of an event before it is sent. If another process was faster, its notice counts."""

@@ -44,7 +44,7 @@ class _Checks:
         self._turn = asyncio.Semaphore(_CHECKS)
 
     async def failure(self, key: str, check: Callable[[], None]) -> BrokerError | None:
-        """Return what is wrong; a check that takes long goes on, for the next who asks."""
+        """Return what is wrong; a check that takes long goes on, for the next request."""
         at, failed = self._kept.get(key, (0.0, None))
         if at and time.monotonic() - at < _FRESH:
             return failed

@@ -1,4 +1,4 @@
-"""Requests of a person's own: send one with a set, and say what an answer means that is no success.
+"""Custom requests: send one with a set, and explain an answer that is no success.
 
     BrokerError
     ├── UnknownNameError           404

@@ -72,7 +72,7 @@ def _was_closed(answer: Reply | ProbeFacts) -> TypeGuard[ProbeFacts]:
 
 
 class Line:
-    """Keeps a connection to the partner for further requests, all of them such as may be sent twice."""
+    """Keeps a connection to the partner for further requests that may all be sent twice."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials

@@ -169,7 +169,7 @@ class PartnerAdapter(HTTPAdapter):
     def sent(self, request: Request, stream: Any, timeout: Any) -> urllib3.BaseHTTPResponse:
         """Send a copy of `request` with the authentication; return the head of the answer; raise errors of urllib3.
 
-        `stream` is the body, if that is none of bytes.
+        `stream` is the body, if that is not bytes.
         """
         signed = self.credentials.signed(request)
         pool = self.poolmanager.connection_from_url(self.credentials.base_url)

@@ -45,10 +45,9 @@ class Broker(Source):
         self.extended += 1
         return replace(granted, lease=replace(granted.lease, expires=datetime.now(UTC) + self.term)), self.current
 
-    def applications(self) -> list[Application]:
+    def application(self, account: str, application: str) -> Application:
         self._raise()
-        number = self.listed or self.current
-        return [Application(WANTED.account, WANTED.application, "ready", number, None)]
+        return Application(account, application, "ready", self.listed or self.current, None)
 
 
 @dataclass

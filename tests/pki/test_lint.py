@@ -76,7 +76,7 @@ def test_a_good_request_has_no_fault() -> None:
         (_with(C="ZZ"), "subject.c.unassigned", ERROR, "C is no country's code: 'ZZ'", "ISO 3166"),
         (_with(C="XX"), "subject.c.unassigned", ERROR, "C is no country's code: 'XX'", "ISO 3166"),
         (_with(CN="MZP 128745"), "subject.cn.blank", ERROR, "CN is 'MZP 128745': no login has a blank", "'MZP128745'"),
-        (_with(emailAddress="a@example.com"), "subject.email.placeholder", ERROR, "an example's", "shall answer"),
+        (_with(emailAddress="a@example.com"), "subject.email.placeholder", ERROR, "an example's", "answers to"),
         (Subject((*pki.GOOD.attributes[:6], ("E", "a@b.c"))), "subject.e.name", ERROR, "'E' is no", "emailAddress"),
         (_with(O="o" * 65), "subject.o.long", ERROR, "65 characters, the standard allows 64", "64"),
         (_with(O="a\x1bb"), "subject.o.control", ERROR, r"'a\\x1bb'", "one line"),
