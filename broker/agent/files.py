@@ -9,7 +9,7 @@ from stat import S_IMODE
 
 from msgspec import Struct
 
-from broker.delivery.directory import Holding, publishing
+from broker.delivery.directory import Publication, publishing
 from broker.delivery.formats import FileFormat
 from broker.delivery.root import Root, as_unusable
 from broker.errors import InputError
@@ -38,7 +38,7 @@ class Files:
         self._copies = copies
         self._open = ExitStack()
         self._places: list[Place] = []
-        self._holding: Holding | None = None
+        self._publication: Publication | None = None
 
     def write(self, bundle: Bundle) -> None:
         """Publish `bundle`. If it raises, all is as before, unless a copy was written and could not be renamed."""
@@ -51,9 +51,9 @@ class Files:
                     with as_unusable(copy.path):
                         renames.extend(written.enter_context(one) for one in _staged(generation, copy, at))
 
-            holding = opened.enter_context(publishing(self.root, bundle, self._formats, self._clock, stage))
+            publication = opened.enter_context(publishing(self.root, bundle, self._formats, self._clock, stage))
             self.close()
-            self._open, self._holding, self._places = opened.pop_all(), holding, places
+            self._open, self._publication, self._places = opened.pop_all(), publication, places
             with as_unusable(self.root):
                 for rename in renames:
                     rename()
@@ -71,7 +71,7 @@ class Files:
 
     def remove(self) -> None:
         """Remove the files, if any were published."""
-        if self._holding:
+        if self._publication:
             self.withdraw()
 
     def prune(self, now: datetime) -> None:
@@ -87,10 +87,10 @@ class Files:
         self._open.close()
 
     @property
-    def _published(self) -> Holding:
-        if not self._holding:
+    def _published(self) -> Publication:
+        if not self._publication:
             raise AssertionError("nothing was published")
-        return self._holding
+        return self._publication
 
 
 def removed(paths: Collection[Path]) -> None:

@@ -37,7 +37,7 @@ from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.pki.certificates import ca_set
-from broker.pki.holdings import Holdings, Piece, gather
+from broker.pki.gathered import Gathered, Piece, gather
 from broker.pki.material import PassphraseError
 from broker.rotation.importing import Importing, ImportPlan, Wishes, login_in, subject_in
 from broker.rotation.receive import ImportOptions
@@ -221,7 +221,7 @@ def _unlocking(asked: _Asked) -> Callable[[str], Secret[str]]:
     return unlock
 
 
-def _require_named(asked: _Asked, found: Holdings) -> None:
+def _require_named(asked: _Asked, found: Gathered) -> None:
     for option, files, what, places in (
         ("--key", asked.key, "private key", found.places),
         ("--csr", asked.csr, "signing request", [place for _, place in found.requests]),
@@ -234,7 +234,7 @@ def _require_named(asked: _Asked, found: Holdings) -> None:
         raise InputError("there is nothing to import", hint="name files, a directory, or - for standard input")
 
 
-def _add_password_file(asked: _Asked, found: Holdings) -> None:
+def _add_password_file(asked: _Asked, found: Gathered) -> None:
     if asked.password_file:
         password, place = read_password(asked.password_file), "--password-file"
         before, other = found.texts.setdefault(PASSWORD, (password, place))
@@ -242,7 +242,7 @@ def _add_password_file(asked: _Asked, found: Holdings) -> None:
             raise InputError(f"{other} and {place} hold different passwords", hint="give one of them")
 
 
-def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
+def _ask_password(target: Account, found: Gathered, asked: _Asked) -> None:
     """Ask for the password if a certificate is imported and the account has none. A dry run needs none."""
     if found.certificates and not target.secrets and PASSWORD not in found.texts:
         later = Secret("?"), "not given yet: --password-file"
@@ -251,7 +251,7 @@ def _ask_password(target: Account, found: Holdings, asked: _Asked) -> None:
         log.hide(Redactor([found.texts[PASSWORD][0]]).redact)
 
 
-def _new(broker: Broker, name: AccountName, asked: _Asked, found: Holdings) -> Account:
+def _new(broker: Broker, name: AccountName, asked: _Asked, found: Gathered) -> Account:
     profile = broker.profile(asked.profile, Role.OPERATOR)
     subject = subject_in(found, profile)
     return Account(
@@ -287,7 +287,7 @@ def _show_plan(plan: ImportPlan) -> None:
             note(f"{number}. {step}")
 
 
-def _show_end(plan: ImportPlan, found: Holdings, done: Imported | None) -> None:
+def _show_end(plan: ImportPlan, found: Gathered, done: Imported | None) -> None:
     if done is None:
         note("nothing was stored" if plan.steps else "nothing to do: all of it is stored")
         return

@@ -15,10 +15,10 @@ from broker.agent.following import Follower
 from broker.agent.ports import Output
 from broker.agent.running import Agent, once
 from broker.agent.tables import BundleTable, bundle_tables
+from broker.cli.broker_service import required_service
 from broker.cli.exits import CODES
 from broker.cli.output import note, wrote_json
 from broker.cli.start import Start
-from broker.cli.through import required_service
 from broker.config import Config
 from broker.delivery.directory import CURRENT
 from broker.delivery.root import is_memory

@@ -12,7 +12,7 @@ import click
 from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.agent.leases import Keeper
-from broker.cli.asked import Asked, asked_options, ttl_option
+from broker.cli.bundle_options import Asked, asked_options, ttl_option
 from broker.cli.credential import EXEC_CREDENTIAL, EXEC_INFO, exec_api, show_credential, show_exec_credential
 from broker.cli.noun import Noun
 from broker.cli.output import note, take_format, wants, wants_json

@@ -12,7 +12,7 @@ import click
 from broker.agent.files import Files
 from broker.agent.holding import Held
 from broker.agent.supervising import NotStartedError, Program, replaced_by, supervised
-from broker.cli.asked import Asked, asked_options, ttl_option
+from broker.cli.bundle_options import Asked, asked_options, ttl_option
 from broker.cli.start import Start
 from broker.copies import replace
 from broker.delivery.directory import CURRENT, cleared

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from broker.cli.asked import ttl_option
+from broker.cli.bundle_options import ttl_option
 from broker.cli.noun import Noun
 from broker.cli.options import generation_option, optional_reason_option
 from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from broker.agent.keeping import Kept
+from broker.cli.broker_service import required_service
 from broker.cli.output import at_time, note, show_details, show_done, wrote_json
 from broker.cli.start import Start
-from broker.cli.through import required_service
 from broker.delivery.directory import CURRENT
 from broker.errors import BrokerError, DeniedError, RefusedError
 from broker.fetching.service import renews_further

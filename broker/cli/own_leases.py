@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from broker.cli.broker_service import required_service
 from broker.cli.output import note, show_details, show_done, show_table, when, wrote_json
 from broker.cli.start import Start
-from broker.cli.through import required_service
 from broker.errors import InputError, UnknownNameError
 from broker.fetching.service import Service
 from broker.model.lease import OwnLease

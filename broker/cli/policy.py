@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import click
 
+from broker.cli.broker_service import token
 from broker.cli.consumer_options import rights_option, subject_options
 from broker.cli.noun import Noun
 from broker.cli.options import application_argument
 from broker.cli.output import show_done, wrote_json
 from broker.cli.start import Start
-from broker.cli.through import token
 from broker.errors import InputError
 from broker.model.lease import BundleKind, Caller
 from broker.model.names import AccountName, checked_name

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from broker.cli.asked import Asked, asked_options
+from broker.cli.bundle_options import Asked, asked_options
 from broker.cli.options import confirm, read_input, yes_option
 from broker.cli.output import clean, note, show_details, show_json, show_table, step, take_format, wants, wants_json
 from broker.cli.start import Start

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from broker.cli.broker_service import service
 from broker.cli.exits import CODES
 from broker.cli.options import accounts_argument
 from broker.cli.output import show_findings, show_obstacles, show_table, when, wrote_json
 from broker.cli.start import Start
-from broker.cli.through import service
 from broker.errors import DeniedError, Kind
 from broker.fetching.service import Service
 from broker.model.finding import Severity

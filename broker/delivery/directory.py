@@ -39,8 +39,8 @@ def publishing(
     formats: Collection[FileFormat],
     clock: Clock,
     stage: Callable[[Root], None] = lambda _: None,
-) -> Iterator[Holding]:
-    """Write `bundle` below `root`, point `current` at it, and lend what was published, for `Holding.withdraw`.
+) -> Iterator[Publication]:
+    """Write `bundle` below `root`, point `current` at it, and lend what was published, for `Publication.withdraw`.
 
     Leftovers of a killed run are removed first; a generation that is already there gets a new manifest. Displaced
     generations are removed once their grace has passed, by this or a later call. `stage` gets the written generation
@@ -60,14 +60,14 @@ def publishing(
                     stage(generation)
                 _switch(directory, name, clock())
                 _prune(directory, name, clock() - GRACE)
-                holding = Holding(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
+                publication = Publication(own, kept.enter_context(directory.opened(name)), bundle.lease_id)
             except BaseException:
                 _restore(directory, *before)
                 raise
-        yield holding
+        yield publication
 
 
-class Holding:
+class Publication:
     """The files published under one lease, in directories that are held open."""
 
     def __init__(self, root: Root, generation: Root, lease: str) -> None:

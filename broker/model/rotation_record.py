@@ -12,7 +12,6 @@ from msgspec import Struct, field
 
 from broker.copies import replace
 from broker.model.notice import Notice, PendingHook
-from broker.model.outgoing import OutgoingMail
 from broker.model.proposal import Proposal
 
 SHORTEST: Final = timedelta(minutes=5)  # between two tries of a step that failed
@@ -40,6 +39,16 @@ class BackOff(Struct, frozen=True):
     def holds(self, step: str, head: int, now: datetime) -> bool:
         """Return whether `step` must wait. A clock that was set back before the failure ends it."""
         return (self.step, self.head) == (step, head) and self.at <= now < self.until
+
+
+class OutgoingMail(Struct, frozen=True):
+    """A mail that is fixed before it is sent: sent again, it has the same bytes."""
+
+    request: int  # number of the signing request in it
+    message_id: str
+    at: datetime
+    to: tuple[str, ...]
+    content: str  # RFC 5322, or 6532 if an address has letters that are not ASCII
 
 
 class RotationRecord(Struct, frozen=True):

@@ -12,8 +12,7 @@ from broker.model.channel import Channel
 from broker.model.clock import Clock
 from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName
-from broker.model.outgoing import OutgoingMail
-from broker.model.rotation_record import RotationRecord
+from broker.model.rotation_record import OutgoingMail, RotationRecord
 from broker.partners.profile import MailText, Profile
 from broker.people.eml import CsrMail, csr_mail, written
 from broker.people.smtp import Mailer

@@ -24,7 +24,6 @@ from broker.model.clock import Clock
 from broker.model.secret import Secret
 from broker.network import FAULTS, Deadline, answered, http_request, is_loopback, is_public, opened, resolved
 
-FORMS: Final = ("json", "slack")
 _LARGEST: Final = 64 * 1024  # bytes of an answer's head; the body is not read
 _LONGEST_SLACK: Final = 3500  # characters: Slack cuts at 4,000
 _SUCCESS, _REDIRECT = 2, 3  # the first digit of the status
@@ -35,10 +34,10 @@ class WebhookError(PartnerUnavailableError):
 
 
 class Webhook(Struct, frozen=True):
-    """A webhook. `form` is one of `FORMS`.
+    """A webhook.
 
-    For "json" the secret is the key of the HMAC. For "slack" it is the path of the URL, by which Slack knows a channel,
-    and the body is `{"text": …}` alone.
+    For the form "json" the secret is the key of the HMAC. For "slack" it is the path of the URL, by which Slack knows a
+    channel, and the body is `{"text": …}` alone.
     """
 
     address: str  # https://host[:port][/path]

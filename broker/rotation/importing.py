@@ -29,7 +29,7 @@ from broker.partners.profile import Profile
 from broker.pki import certificate_fields as fields
 from broker.pki import csr
 from broker.pki.csr import ParsedCsr
-from broker.pki.holdings import Holdings
+from broker.pki.gathered import Gathered
 from broker.pki.lint import lint_csr, lint_subject
 from broker.pki.material import FoundKey, choose_key
 from broker.pki.reply import ReplyParts
@@ -86,13 +86,13 @@ class ImportPlan(Struct, frozen=True):
         return not self.account.head.number
 
 
-def login_in(found: Holdings) -> str:
+def login_in(found: Gathered) -> str:
     """Return the login that was found: a text, else the common name of the certificate or the request; "" for none."""
     named = found.texts.get(LOGIN)
     return named[0].reveal() if named else next((subject.get("CN") for subject in _subjects(found)), "")
 
 
-def subject_in(found: Holdings, profile: Profile) -> Subject:
+def subject_in(found: Gathered, profile: Profile) -> Subject:
     """Return the subject of the certificate, else of the request, in the partner's order; raise `InputError`."""
     subject = next(_subjects(found), None)
     if subject is None:
@@ -105,7 +105,7 @@ def subject_in(found: Holdings, profile: Profile) -> Subject:
     return Subject(tuple(sorted(subject.attributes, key=lambda pair: place.get(pair[0], len(order)))))
 
 
-def _subjects(found: Holdings) -> Iterator[Subject]:
+def _subjects(found: Gathered) -> Iterator[Subject]:
     ours = {key.spki for key in found.keys}
     leaves = sorted(found.leaves, key=lambda leaf: leaf.spki not in ours)
     yield from (fields.subject_of(leaf.certificate).subject for leaf in leaves)
@@ -118,7 +118,7 @@ class Importing(Struct, frozen=True):
     account: Account
     others: Sequence[Account]
     profile: Profile
-    found: Holdings
+    found: Gathered
     wishes: Wishes
 
     def plan(self, stamp: Stamp) -> ImportPlan:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from broker.errors import BrokerError, RefusedError
 from broker.model.account import Account
 from broker.model.certificate import CaSet, Certificate
-from broker.model.changes.registering import application_set, ca_accepted
+from broker.model.changes.registering import application_set, ca_accepted, trust_set
 from broker.model.changes.requesting import answered, finding_accepted
 from broker.model.clock import Stamp
 from broker.model.finding import Finding, FindingsError, Severity, refuse_errors
@@ -24,7 +24,6 @@ from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import ACCEPTABLE, Expected, best_path, verify_certificate
 from broker.rotation.ports import Others
-from broker.rotation.server_cas import server_cas_named
 
 
 class LateReplyError(RefusedError):
@@ -298,6 +297,16 @@ def _with_authorities(
         server.append(ca_set(options.server_ca))
     trust = server or (issuing if account.trust is None else [])
     return server_cas_named(account, _together(trust).pem, stamp) if trust else account
+
+
+def server_cas_named(account: Account, named: str, stamp: Stamp) -> Account:
+    """Have the CAs in `named`, as PEM, verify the server, and those of the current generation too.
+
+    So bundles work before and after the partner changes its server's certificate.
+    """
+    current = account.current
+    kept = account.ca_set(current.parts.trust).pem if current else ""
+    return trust_set(account, ca_set(named + kept), stamp)
 
 
 def _together(several: Sequence[CaSet]) -> CaSet:

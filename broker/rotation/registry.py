@@ -29,7 +29,7 @@ from broker.pki.certificates import ca_set
 from broker.pki.reply import ReplyParts
 from broker.rotation.amend import Amended, UseCase
 from broker.rotation.ports import Secrets, Version
-from broker.rotation.server_cas import server_cas_named
+from broker.rotation.receive import server_cas_named
 
 _GIVEN: Final = ("profile", "environment", "login", "base_url", "subject", "contacts")  # by `account add`
 SLOTS: Final = 16  # to try; killed commands may have taken the first ones

@@ -50,7 +50,7 @@ from broker.model.proposal import LARGEST, Proposal
 from broker.model.secret import Secret
 from broker.partners import catalogue, document
 from broker.pki import certificates, csr, keys, lint, verification
-from broker.pki.holdings import Piece, gather
+from broker.pki.gathered import Piece, gather
 from broker.pki.named_values import values_in
 from broker.pki.reply import read_reply
 from broker.vault.documents import decoded, encoded

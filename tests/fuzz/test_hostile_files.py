@@ -20,7 +20,7 @@ from broker.errors import BrokerError
 from broker.model.secret import Secret
 from broker.partners import document
 from broker.pki import certificates, csr
-from broker.pki.holdings import Piece, gather
+from broker.pki.gathered import Piece, gather
 from broker.pki.names import shown
 from broker.pki.reply import read_reply
 from tests.support import pki

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key, l
 
 from broker.model.secret import Secret
 from broker.pki import keys
-from broker.pki.holdings import Piece, gather
+from broker.pki.gathered import Piece, gather
 from tests.fuzz.test_hostile_files import READERS, result, within_bounds
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]

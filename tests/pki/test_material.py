@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from broker.errors import InputError, RefusedError
 from broker.model.secret import Secret
 from broker.pki import der, keys
-from broker.pki.holdings import Holdings, Piece, gather
+from broker.pki.gathered import Gathered, Piece, gather
 from broker.pki.material import PassphraseError, choose_key
 from tests.support import pki
 from tests.support.depth import sampled
@@ -66,7 +66,7 @@ def encrypted(*options: str) -> bytes:
     return openssl("pkcs8", "-topk8", "-passout", f"pass:{PASS}", *options, *LEGACY, stdin=plain())
 
 
-def read(data: bytes, passphrase: str | None = None, name: str = "found.bin") -> Holdings:
+def read(data: bytes, passphrase: str | None = None, name: str = "found.bin") -> Gathered:
     def unlock(file: str) -> Secret[str]:
         if passphrase is None:
             raise PassphraseError(f"{file} is encrypted")
@@ -75,11 +75,11 @@ def read(data: bytes, passphrase: str | None = None, name: str = "found.bin") ->
     return gather([Piece(name, data)], {}, unlock)
 
 
-def certificates_of(found: Holdings) -> list[x509.Certificate]:
+def certificates_of(found: Gathered) -> list[x509.Certificate]:
     return [c.certificate for c in found.certificates]
 
 
-def assert_is_the_key(found: Holdings) -> None:
+def assert_is_the_key(found: Gathered) -> None:
     assert [key.spki for key in found.keys] == [SPKI]
     assert found.keys[0].key == KEY
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from broker.errors import InputError
 from broker.model.secret import Secret
-from broker.pki.holdings import Holdings, Piece, gather
+from broker.pki.gathered import Gathered, Piece, gather
 from broker.pki.material import PassphraseError
 from tests.support.outside import zipped
 from tests.support.partner import a_csr, key_pem
@@ -23,7 +23,7 @@ CSR = a_csr(KEY)
 
 def found(
     pieces: Mapping[str, bytes], names: Mapping[str, str] | None = None, passphrase: str | None = None
-) -> Holdings:
+) -> Gathered:
     made = [Piece(place, data, place, f"shred -u {place}") for place, data in pieces.items()]
 
     def unlock(place: str) -> Secret[str]:

@@ -59,7 +59,7 @@ class FoundCertificate(Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Holdings:
+class Gathered:
     """All that was found, each thing once, and where. `places` maps a place that holds secrets to its removal."""
 
     keys: list[FoundKey] = field(default_factory=list)
@@ -82,12 +82,12 @@ class Holdings:
         return sorted(found, key=lambda c: c.certificate.not_valid_after_utc, reverse=True)
 
 
-def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) -> Holdings:
+def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) -> Gathered:
     """Return what `pieces` hold. `names` map what is wanted ("tls.key", "password") to a field that holds it.
 
     Raises `BrokerError` for a piece that somebody named, `InputError` for one thing with two values.
     """
-    found, mapped = Holdings(), False
+    found, mapped = Gathered(), False
     for piece in pieces:
         for part in (one for file in _files(found, piece) for one in _fields(piece, file, names)):
             mapped = mapped or part.name in names
@@ -104,7 +104,7 @@ def gather(pieces: Sequence[Piece], names: Mapping[str, str], unlock: Unlock) ->
     return found
 
 
-def _drop_self_signed(found: Holdings) -> None:
+def _drop_self_signed(found: Gathered) -> None:
     """Drop the certificates that keytool makes with each key, until it is given the partner's."""
     ours = {key.spki for key in found.keys}
     dropped = [c for c in found.certificates if c.spki in ours and chain.self_issued(c.certificate)]
@@ -114,7 +114,7 @@ def _drop_self_signed(found: Holdings) -> None:
         found.findings.append(Finding.note("import.self-signed", message))
 
 
-def _files(found: Holdings, piece: Piece) -> Iterator[Piece]:
+def _files(found: Gathered, piece: Piece) -> Iterator[Piece]:
     """Yield the files of an archive or mail; the piece itself if it is neither, or cannot be opened."""
     for name, data in [(piece.place, piece.data)] if _kind(piece) else Unwrapper().files(piece.place, piece.data):
         place = f"{piece.place}: {name}"
@@ -151,7 +151,7 @@ def _kind(part: Piece) -> str:
     return _TEXTS.get(name, "")
 
 
-def _add(found: Holdings, part: Piece, unlock: Unlock) -> bool:
+def _add(found: Gathered, part: Piece, unlock: Unlock) -> bool:
     """Add what `part` holds; return whether that is secret."""
     if kind := _kind(part):
         _add_text(found, kind, part)
@@ -159,7 +159,7 @@ def _add(found: Holdings, part: Piece, unlock: Unlock) -> bool:
     return _add_material(found, part, unlock)
 
 
-def _add_text(found: Holdings, kind: str, part: Piece) -> None:
+def _add_text(found: Gathered, kind: str, part: Piece) -> None:
     try:
         text = part.data.decode().strip("\r\n")
     except UnicodeDecodeError:
@@ -174,7 +174,7 @@ def _add_text(found: Holdings, kind: str, part: Piece) -> None:
         raise InputError(f"{place} and {part.place} hold different values of the {kind}", hint="give one of them")
 
 
-def _add_material(found: Holdings, part: Piece, unlock: Unlock) -> bool:
+def _add_material(found: Gathered, part: Piece, unlock: Unlock) -> bool:
     """Add keys, certificates and requests; return whether a key was among them."""
     read = Reader(unlock)
     read.read(part.place, part.data)

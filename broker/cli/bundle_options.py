@@ -8,10 +8,10 @@ from typing import Any
 import click
 from msgspec import Struct
 
+from broker.cli.broker_service import service, token
 from broker.cli.options import application_argument
 from broker.cli.output import note
 from broker.cli.start import Start
-from broker.cli.through import service, token
 from broker.errors import InputError
 from broker.model.bundle import Source, Wanted
 from broker.model.duration import parse_duration
