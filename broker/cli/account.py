@@ -53,7 +53,7 @@ _contact_option = click.option(
 _team_option = click.option(
     "--team", multiple=True, metavar="MAIL", help="Address of your team to notify (repeatable)."
 )
-_INTERNAL: Final = ("outbox", "doomed_keys", "doomed_passwords")
+_INTERNAL: Final = ("outbox", "doomed_keys", "doomed_secrets")
 
 
 @click.group("account", cls=Noun, epilog="Example: broker account show acme")
