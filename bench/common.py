@@ -64,9 +64,10 @@ def write(bench: str, rows: list[Row]) -> None:
 
 
 def cpu(pid: int) -> float:
-    """Return the seconds of CPU that a process has used."""
+    """Return the seconds of CPU that a process and its children have used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS + sum(cpu(int(child)) for child in children)
 
 
 def resident(pid: int) -> int:
