@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
 from broker.client.asynchronous import Loop, exchanged
 from broker.client.following import Directory, Follower, Following
 from broker.client.leased import Options, leased
-from broker.client.paging import Pages, document_of
+from broker.client.paging import Pages, checked
 from broker.errors import BrokerError, RefusedError
 from broker.model.authentication import Request
 from broker.model.proxy import Proxy
@@ -40,13 +40,12 @@ from broker.upstream.credentials import Credentials
 from broker.upstream.current import Current, Rejection, Use, rejection_of
 from broker.upstream.exchange import described
 from broker.upstream.response import LARGEST
-from broker.upstream.session import TIMEOUT
+from broker.upstream.session import REDIRECTS, TIMEOUT, headers_of
 
 # Arguments of aiohttp that choose the server, its verification, or the way there
 _CHOSEN: Final = frozenset(
     {"fingerprint", "proxy", "proxy_auth", "proxy_headers", "server_hostname", "ssl", "ssl_context", "verify_ssl"}
 )
-_REDIRECTS: Final = 5  # each is a separate exchange
 _MOVED: Final = (301, 302, 303, 307, 308)
 _PIECE: Final = 64 * 1024
 _FAILURES: Final = (aiohttp.ClientError, *FAULTS)
@@ -101,7 +100,7 @@ class Session(Following):
         Raise `aiohttp.ClientResponseError` for an error status, `RefusedError` for a link out of the base URL, and
         `PartnerUnavailableError` for a page that is not a JSON object, or a link to an earlier page.
         """
-        pages = Pages()
+        seen = Pages()
         url = path
         while url:
             async with self.get(url, **kwargs) as response:
@@ -109,11 +108,10 @@ class Session(Following):
                 found = None
                 with suppress(ValueError):
                     found = await response.json()
-                document, here = document_of(found, response.status), str(response.url)
+                document, here = checked(found, response.status), str(response.url)
             yield document
             kwargs.pop("params", None)  # the link holds them
-            href = pages.next_link(document)
-            url = pages.new(self.current.credentials.link(href, here)) if href else ""
+            url = seen.after(document, self.current.credentials, here)
 
     async def close(self) -> None:
         """Close the connections, and give the bundle back if it is the session's own."""
@@ -139,7 +137,7 @@ class Session(Following):
         self._loop.enter()
         self._follower.check()
         limits, target = _limits(timeout, self._timeout), self.current.credentials.target(url)
-        for _ in range(_REDIRECTS + 1):
+        for _ in range(REDIRECTS + 1):
             answer = await self._sent(method, target, limits, kwargs)
             href = answer.headers.get("Location", "") if answer.status in _MOVED else ""
             if not (href and allow_redirects and method in ("GET", "HEAD")):
@@ -218,9 +216,8 @@ class _Wire:
             answer = await session.request(
                 method, URL(url, encoded=True), allow_redirects=False, **_through(self.credentials.proxy), **options
             )
-        except BrokerError as error:  # without its frames
-            message = self.credentials.redactor().redact(error.message)
-            return type(error)(message, hint=error.hint), Rejection.NONE
+        except BrokerError as error:
+            return self.credentials.redacted(error), Rejection.NONE
         except _FAILURES as error:
             lost = isinstance(error.__cause__, _LOST)
             rejection = rejection_of(error)
@@ -243,7 +240,7 @@ class _Wire:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=self.credentials.context, limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept": self.credentials.authentication.accept, "User-Agent": "credential-broker"},
+                headers=headers_of(self.credentials),
                 response_class=Answer,
             )
         return self._session

@@ -10,10 +10,9 @@ ours.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Unpack
+from typing import Any, Unpack
 
 try:
     import httpx
@@ -25,12 +24,10 @@ from broker.client.asynchronous import Loop
 from broker.client.following import Directory, Follower, Following
 from broker.client.httpx_transport import AsyncTransport, AsyncWire, Transport
 from broker.client.leased import Options, leased
-from broker.client.paging import Pages, document_of
+from broker.client.paging import Pages, document_of, pages
 from broker.upstream.credentials import Credentials
 from broker.upstream.current import Current
-from broker.upstream.session import TIMEOUT, PartnerAdapter
-
-_REDIRECTS: Final = 5  # each is a separate exchange
+from broker.upstream.session import REDIRECTS, TIMEOUT, PartnerAdapter, headers_of
 
 
 class Client(Following, httpx.Client):
@@ -50,19 +47,12 @@ class Client(Following, httpx.Client):
         return _bare(credentials, super().build_request(method, credentials.target(str(url)), **kwargs))
 
     def pages(self, path: str, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Yield the pages of a list, following `_links.next` to the end (HAL).
+        """Return the pages of a list, following `_links.next` to the end (HAL).
 
         Raise `httpx.HTTPStatusError` for an error status, `RefusedError` for a link out of the base URL, and
         `PartnerUnavailableError` for a page that is not a JSON object, or a link to an earlier page.
         """
-        pages = Pages()
-        url = path
-        while url:
-            response = self.get(url, **kwargs)
-            document = _document(response)
-            yield document
-            kwargs.pop("params", None)  # the link holds them
-            url = _next(pages, document, self.current.credentials, response)
+        return pages(self.get, self.current, path, kwargs)
 
 
 class AsyncClient(Following, httpx.AsyncClient):
@@ -82,14 +72,14 @@ class AsyncClient(Following, httpx.AsyncClient):
 
     async def pages(self, path: str, **kwargs: Any) -> AsyncIterator[dict[str, Any]]:
         """Yield the pages of a list, as `Client.pages` does."""
-        pages = Pages()
+        seen = Pages()
         url = path
         while url:
             response = await self.get(url, **kwargs)
-            document = _document(response)
+            document = document_of(response)
             yield document
-            kwargs.pop("params", None)
-            url = _next(pages, document, self.current.credentials, response)
+            kwargs.pop("params", None)  # the link holds them
+            url = seen.after(document, self.current.credentials, str(response.url))
 
 
 def open(  # noqa: A001  # broker.client.httpx.open
@@ -122,8 +112,8 @@ def _options(credentials: Credentials, timeout: tuple[float, float]) -> dict[str
     return {
         "base_url": credentials.base_url,
         "follow_redirects": True,  # the transport refuses those out of the base URL
-        "headers": {"Accept": credentials.authentication.accept, "User-Agent": "credential-broker"},
-        "max_redirects": _REDIRECTS,
+        "headers": headers_of(credentials),
+        "max_redirects": REDIRECTS,
         "timeout": httpx.Timeout(timeout[1], connect=timeout[0]),
         "trust_env": False,
     }
@@ -133,16 +123,3 @@ def _bare(credentials: Credentials, request: httpx.Request) -> httpx.Request:
     """Take our client_id out of the query: httpx logs URLs."""
     request.url = httpx.URL(credentials.target(str(request.url.copy_with(fragment=None))))
     return request
-
-
-def _document(response: httpx.Response) -> dict[str, Any]:
-    response.raise_for_status()
-    found = None
-    with suppress(ValueError):
-        found = response.json()
-    return document_of(found, response.status_code)
-
-
-def _next(pages: Pages, document: dict[str, Any], credentials: Credentials, response: httpx.Response) -> str:
-    href = pages.next_link(document)
-    return pages.new(credentials.link(href, str(response.url))) if href else ""

@@ -63,7 +63,7 @@ def _attempt(
     try:
         raw = wire.sent(_plain(wire.credentials, request, body), request.stream, limits(connect, deadline))
     except BrokerError as error:
-        return _clean(error, wire.credentials), Rejection.NONE
+        return wire.credentials.redacted(error), Rejection.NONE
     except _FAILURES as error:
         return _failure(error, request), rejection_of(error)
     headers = list(raw.headers.iteritems())
@@ -186,7 +186,7 @@ async def _attempt_async(
         answer = _Answer(raw.status_code, raw.headers.raw, stream, request, credentials)
         keeps = True
     except BrokerError as error:
-        return _clean(error, credentials), Rejection.NONE
+        return credentials.redacted(error), Rejection.NONE
     except _FAILURES as error:
         rejection = rejection_of(error)
         lost = rejection is Rejection.NONE and isinstance(error, _LOST)
@@ -313,11 +313,6 @@ def _plain(credentials: Credentials, request: httpx.Request, body: bytes | None)
     headers = {name: value for name, value in request.headers.items() if name == "host" or name not in _OURS}
     url = credentials.target(str(request.url.copy_with(fragment=None)))
     return Request(request.method, url, headers, body)
-
-
-def _clean(error: BrokerError, credentials: Credentials) -> BrokerError:
-    """Return `error` without its frames."""
-    return type(error)(credentials.redactor().redact(error.message), hint=error.hint)
 
 
 def _failure(error: Exception, request: httpx.Request) -> httpx.RequestError:

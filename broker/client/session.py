@@ -1,7 +1,6 @@
 """The session for requests."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -9,7 +8,7 @@ import requests
 
 from broker.client.following import Directory, Follower, Following
 from broker.client.leased import Options, leased
-from broker.client.paging import Pages, document_of
+from broker.client.paging import pages
 from broker.upstream.session import TIMEOUT, PartnerSession
 
 
@@ -31,21 +30,12 @@ class Session(Following, PartnerSession):
         return super().request(method, url, *args, **kwargs)
 
     def pages(self, path: str, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Yield the pages of a list, following `_links.next` to the end (HAL).
+        """Return the pages of a list, following `_links.next` to the end (HAL).
 
         Raise `requests.HTTPError` for an error status, `RefusedError` for a link out of the base URL, and
         `PartnerUnavailableError` for a page that is not a JSON object, or a link to an earlier page.
         """
-        pages = Pages()
-        url: str | None = path
-        while url:
-            response = self.get(url, **kwargs)
-            response.raise_for_status()
-            document = _document(response)
-            yield document
-            kwargs.pop("params", None)  # the link holds them
-            href = pages.next_link(document)
-            url = pages.new(self.link(href, response.url)) if href else None
+        return pages(self.get, self.current, path, kwargs)
 
     def close(self) -> None:
         """Close the connections, and give the bundle back if it is the session's own."""
@@ -72,10 +62,3 @@ def connect(application: str, *, timeout: tuple[float, float] = TIMEOUT, **optio
     `InputError` for a wrong option, `DeniedError` without a right, and other errors of the service.
     """
     return Session(leased(application, options), timeout=timeout)
-
-
-def _document(response: requests.Response) -> dict[str, Any]:
-    found = None
-    with suppress(requests.JSONDecodeError):
-        found = response.json()
-    return document_of(found, response.status_code)

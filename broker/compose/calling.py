@@ -101,10 +101,9 @@ def _answers(calls: Calls, request: Request, everything: bool) -> Iterator[Answe
         reply = calls.send(request)
         yield Answer(calls, reply, f"{number}{total}")
         document = parsed(reply) if everything else None
-        if not isinstance(document, dict) or not (href := pages.next_link(document)):
+        if not isinstance(document, dict) or not (url := pages.after(document, calls.credentials, request.url)):
             return
-        request = calls.after(request, href)
-        pages.new(request.url)
+        request = replace(request, url=url)
         number, count = number + 1, document.get("totalPage")
         total = f" of {count}" if isinstance(count, int) else ""
 

@@ -73,10 +73,6 @@ class Calls(Struct, frozen=True):
         if reply.status // 100 != _SUCCESS:
             raise self._error(facts_of(reply), "GET")
 
-    def after(self, request: Request, href: str) -> Request:
-        """Return the request for a link in the answer to `request`; raise `RefusedError` if it leads elsewhere."""
-        return replace(request, url=self.credentials.link(href, request.url))
-
     def shown(self, reply: Reply) -> Reply:
         """Return an answer without secrets. What is hidden is in characters, so other bytes stay as they are."""
         redact = self.credentials.redactor().redact

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urljoin
 
-from broker.errors import InputError, RefusedError
+from broker.errors import BrokerError, InputError, RefusedError
 from broker.model.authentication import Authentication, Request, Values
 from broker.model.bundle import Bundle
 from broker.model.proxy import Proxy
@@ -93,6 +93,10 @@ class Credentials:
         pairs = (f"{self.login}:{secret.reveal()}".encode() for secret in self.secrets.values())
         basic = (Secret(base64.b64encode(pair).decode()) for pair in pairs)
         return Redactor([*self.secrets.values(), *basic, Secret(self.client_id)])
+
+    def redacted(self, error: BrokerError) -> BrokerError:
+        """Return `error` without its frames, and without the secrets of this set."""
+        return type(error)(self.redactor().redact(error.message), hint=error.hint)
 
     @property
     def _values(self) -> Values:

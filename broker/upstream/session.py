@@ -24,7 +24,7 @@ from broker.upstream.response import FAILURES, PartnerResponse, failure
 
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds for the whole exchange
 _PIECE: Final = 16 * 1024  # bytes sent between two checks of the deadline
-_REDIRECTS: Final = 5  # each is a separate exchange
+REDIRECTS: Final = 5  # each is a separate exchange
 
 
 class PartnerSession(requests.Session):
@@ -40,9 +40,8 @@ class PartnerSession(requests.Session):
     def __init__(self, credentials: Credentials, *, timeout: tuple[float, float] = TIMEOUT) -> None:
         super().__init__()
         self.trust_env = False  # REQUESTS_CA_BUNDLE and .netrc would add to the set
-        self.headers["Accept"] = credentials.authentication.accept
-        self.headers["User-Agent"] = "credential-broker"
-        self.max_redirects = _REDIRECTS
+        self.headers.update(headers_of(credentials))
+        self.max_redirects = REDIRECTS
         self.current = Current(credentials, PartnerAdapter)
         self._partner = _Partner(self.current, timeout)
 
@@ -158,9 +157,8 @@ class PartnerAdapter(HTTPAdapter):
         """Send `request`; return the answer or an error without secrets, and what it says about the set."""
         try:
             response = super().send(self._signed(request), stream=stream, timeout=limits(connect, deadline))
-        except BrokerError as error:  # without its frames
-            clean = type(error)(self.credentials.redactor().redact(error.message), hint=error.hint)
-            return clean, Rejection.NONE
+        except BrokerError as error:
+            return self.credentials.redacted(error), Rejection.NONE
         except FAILURES as error:
             return failure(error, request), rejection_of(error)
         response.raw.url = request.path_url
@@ -200,6 +198,11 @@ class PartnerAdapter(HTTPAdapter):
 def _close(result: requests.Response | Exception) -> None:
     if isinstance(result, requests.Response):
         result.close()
+
+
+def headers_of(credentials: Credentials) -> dict[str, str]:
+    """Return the headers that a session adds to each request, unless its caller gives others."""
+    return {"Accept": credentials.authentication.accept, "User-Agent": "credential-broker"}
 
 
 def limits(connect: float, deadline: Deadline) -> Any:  # the stubs of requests do not know `Timeout`

@@ -11,6 +11,7 @@ from email.message import Message
 import pytest
 from partner_standin import Standin
 
+from broker.client.paging import Pages
 from broker.copies import replace
 from broker.errors import BrokerError, Kind, RefusedError
 from broker.model.authentication import PASSWORD, Request
@@ -112,9 +113,9 @@ def test_a_page_that_is_no_json() -> None:
 
 @pytest.mark.parametrize("href", ["https://elsewhere.example/fleets", "//elsewhere.example", "/", "../..", "https://["])
 def test_links_elsewhere_are_refused(calls: Calls, href: str) -> None:
-    here = Request("GET", f"{calls.credentials.base_url}/fleets")
+    page = {"_links": {"next": {"href": href}}}
     with pytest.raises(RefusedError):
-        calls.after(here, href)
+        Pages().after(page, calls.credentials, f"{calls.credentials.base_url}/fleets")
 
 
 def test_a_write_without_an_answer_may_be_done(calls: Calls) -> None:
