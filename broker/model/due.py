@@ -56,15 +56,14 @@ def lead_time(account: Account, known: timedelta | None) -> LeadTime:
 
     Never less than `known`, the profile's, nor than a day: starting early costs nothing, late an outage.
     """
-    waits = tuple(
-        [
-            (request.number, request.closed_at - request.submissions[0].at)
-            for request in account.requests
-            if request.closed is Closed.ANSWERED and request.closed_at and request.submissions
-        ]
-    )[-LEARN_FROM:]
-    if not waits:
+    answered = [
+        (request.number, request.closed_at - request.submissions[0].at)
+        for request in account.requests
+        if request.submissions and request.closed_at and request.closed is Closed.ANSWERED
+    ]
+    if not answered:
         return LeadTime(known, "profile") if known else _UNKNOWN
+    waits = tuple(answered[-LEARN_FROM:])
     learned = LeadTime(max(waited for _, waited in waits), "learned", waits)
     least = LeadTime(known, "profile", waits) if known else LeadTime(SHORTEST_LEAD_TIME, "least", waits)
     return max(learned, least, LeadTime(SHORTEST_LEAD_TIME, "least", waits), key=lambda lead: lead.time)
@@ -109,6 +108,11 @@ class DueDate(Struct, frozen=True, gc=False):
         return self._because(self.rule)
 
     @property
+    def end(self) -> str:
+        """The end of the certificate, for people."""
+        return f"{self.not_after.isoformat(' ', 'seconds')[:19]}Z"  # in a fifth of the time of strftime
+
+    @property
     def needed(self) -> timedelta:
         """The time before the end that the partner's people and our margin need, at most the lifetime."""
         return min(self.renewal.safety + self.lead.time, self.not_after - self.not_before)
@@ -130,10 +134,10 @@ class DueDate(Struct, frozen=True, gc=False):
 
     def _because(self, rule: Rule) -> str:
         match rule:
-            case Rule.MARGIN:
-                return self._people()
             case Rule.SHARE:
                 return f"{self.renewal.share:.0%} of its lifetime"
+            case Rule.MARGIN:
+                return self._people()
             case Rule.SET:
                 return f"{self.renew_before} before its end, by --renew-before"
             case Rule.SNOOZE:
@@ -158,12 +162,13 @@ def account_due(account: Account, renewal: Renewal, renew_before: str = "") -> D
     certificate = account.certificate(current.parts.certificate)
     start, end = certificate.not_before, certificate.not_after
     lead, set_, lifetime = lead_time(account, renewal.lead_time), renew_before or account.renew_before, end - start
-    at, rule = end - min(renewal.safety + lead.time, lifetime), Rule.MARGIN
-    share = start + lifetime * renewal.share
+    margin, share = end - min(renewal.safety + lead.time, lifetime), start + lifetime * renewal.share
     if set_:
         at, rule = end - min(part_of(lifetime, set_), lifetime), Rule.SET
-    elif share < at:
+    elif share < margin:
         at, rule = share, Rule.SHARE
+    else:
+        at, rule = margin, Rule.MARGIN
     snoozed = account.snoozed
     if snoozed and at < snoozed.until < end:
         at, rule = snoozed.until, Rule.SNOOZE

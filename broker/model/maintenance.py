@@ -38,8 +38,10 @@ class Window:
     def next(self, at: datetime) -> Opening | None:
         """Return the first time from `at` on that lies in the window; None if it never opens again."""
         for start in self._opened_near(at):
+            if at <= start:
+                return Opening(start, self.name)
             if at < start + self.length:
-                return Opening(max(at, start), self.name)
+                return Opening(at, self.name)
         return None
 
     def end(self, at: datetime) -> datetime:

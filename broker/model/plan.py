@@ -7,15 +7,17 @@ from typing import Final
 from msgspec import Struct
 
 from broker.model.account import Account
-from broker.model.due import DueDate, LeadTime, Renewal, Rule, account_due, lead_time
+from broker.model.due import DueDate, Renewal, Rule
 from broker.model.duration import duration_text
 from broker.model.generation import Generation, PromotionMode, RenewalMode
 from broker.model.life_cycle import Phase, Who
 from broker.model.maintenance import Maintenance
 from broker.model.names import AccountName
-from broker.model.todo import Todo, forked_todo, kept_beside, must_tell, next_todo, overlap_end
+from broker.model.situation import Situation, situation
+from broker.model.todo import Todo, forked_todo, must_tell, next_todo, overlap_end
 
 LAST_DAY: Final = timedelta(days=1)  # before the end: a promotion that found no window happens by then
+_FOUR_DAYS: Final = 4 * LAST_DAY
 _HORIZON: Final = timedelta(days=2 * 366)  # no window for a retirement is looked for beyond it
 _NONE: Final = Maintenance()
 
@@ -53,16 +55,16 @@ class AccountPlan(Struct, frozen=True, gc=False):
     due: DueDate | None
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
-    since: datetime | None = None  # when the phase began
+    since: datetime | None = None  # when the phase began; when the last set became current if nothing else says so
 
 
 def account_plan(
     account: Account, renewal: Renewal, now: datetime, maintenance: Maintenance = _NONE, *, forked: bool = False
 ) -> AccountPlan:
     """Return the plan of `account`, by the renewal times of its profile."""
-    due = account_due(account, renewal)
-    todo = forked_todo(account) if forked else next_todo(account, due, renewal, now)
-    planner = _Planner(account, renewal, maintenance, now, due, todo)
+    seen = situation(account, renewal, now)
+    todo = forked_todo(account) if forked else next_todo(seen)
+    steps, warnings = _planned(seen, todo.phase, maintenance)
     return AccountPlan(
         account.name,
         todo.phase,
@@ -70,9 +72,10 @@ def account_plan(
         _automatic(account, todo),
         todo.message,
         todo.hint,
-        due,
-        *planner.planned(),
-        planner.since(),
+        seen.due,
+        steps,
+        warnings,
+        todo.since or (seen.current.since if seen.current else account.created_at),
     )
 
 
@@ -84,118 +87,86 @@ def _automatic(account: Account, todo: Todo) -> bool:
     return by == "renewal" and account.renewal is RenewalMode.AUTO
 
 
-class _Planner(Struct, frozen=True, gc=False):
-    account: Account
-    renewal: Renewal
-    maintenance: Maintenance
-    now: datetime
-    due: DueDate | None
-    todo: Todo
+def _planned(seen: Situation, phase: Phase, maintenance: Maintenance) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+    """Return the steps that go on or come next, the overlap's first, and what a person should know before."""
+    steps = [_retirement(seen, generation, maintenance) for generation in seen.kept]
+    warnings, ready = _snoozed_too_long(seen.due), seen.now
+    if not seen.candidate:
+        asking, begins = _asking(seen)
+        if begins is None:
+            return tuple(steps), warnings
+        if asking:
+            steps.append(asking)
+        lead = seen.lead
+        ready = begins + lead.time
+        steps.append(Step(Action.REPLY, ready, f"lead time {lead.text}"))
+    promotion, in_time = _promotion(seen.due, phase, max(ready, seen.now), maintenance)
+    steps.append(promotion)
+    return tuple(steps), warnings if in_time else (*warnings, promotion.because)
 
-    def planned(self) -> tuple[tuple[Step, ...], tuple[str, ...]]:
-        """Return the steps that go on or come next, the overlap's first, and what a person should know before."""
-        steps, ready = list(map(self._retirement, kept_beside(self.account))), self.now
-        warnings = _snoozed_too_long(self.due)
-        if not self.account.automatic_candidate:
-            asked = self._asked()
-            if asked is None:
-                return tuple(steps), warnings
-            begins, asking = asked
-            lead = self.lead
-            ready = begins + lead.time
-            steps += (*asking, Step(Action.REPLY, ready, f"lead time {lead.text}"))
-        promotion, in_time = self._promotion(max(ready, self.now))
-        return (*steps, promotion), warnings if in_time else (*warnings, promotion.because)
 
-    def _asked(self) -> tuple[datetime, tuple[Step, ...]] | None:
-        """Return when the partner's people are asked, and the step that is still to be done; None if they are not."""
-        account, now, request = self.account, self.now, self.account.open_request
-        if request and not request.submissions:
-            return now, (Step(Action.SEND, now, f"signing request {request.number} was never sent"),)
-        if request:
-            because = "the partner must revoke the certificate of a key that others know"
-            again = (Step(Action.SEND, now, because),) if must_tell(account, request) else ()
-            return request.submissions[0].at, again
-        if not self.due or account.renewal is RenewalMode.DISABLED or account.refused_request:
-            return None  # or a person corrects the refused request first, or enables renewal
-        victim = account.compromised
-        if victim and account.current and account.current.parts.key == victim.parts.key:
-            return now, (Step(Action.RENEW, now, "others know the current key"),)
-        begins = max(self.due.at, now)
-        return begins, (Step(Action.RENEW, begins, self.due.because),)
+def _asking(seen: Situation) -> tuple[Step | None, datetime | None]:
+    """Return the step by which the partner's people are asked, if it is still to be done, and when they are."""
+    account, now, due, request, victim = seen.account, seen.now, seen.due, seen.request, seen.compromised
+    if request and not request.submissions:
+        return Step(Action.SEND, now, f"signing request {request.number} was never sent"), now
+    if request:
+        because = "the partner must revoke the certificate of a key that others know"
+        again = Step(Action.SEND, now, because) if must_tell(account, request) else None
+        return again, request.submissions[0].at
+    if not due or account.renewal is RenewalMode.DISABLED or seen.refused:
+        return None, None  # or a person corrects the refused request first, or enables renewal
+    if victim and seen.current and seen.current.parts.key == victim.parts.key:
+        return Step(Action.RENEW, now, "others know the current key"), now
+    begins = max(due.at, now)
+    return Step(Action.RENEW, begins, due.because), begins
 
-    def since(self) -> datetime:
-        """Return when the phase began; when the last set became current if nothing else says so."""
-        account, due = self.account, self.due
-        if self.todo.phase is Phase.NOT_DUE and account.current:
-            return account.current.since  # most accounts, most of the time
-        request = account.open_request
-        sent = request.submissions[0].at if request and request.submissions else None
-        begins = {
-            Phase.COMPROMISED: account.compromise and account.compromise.at,
-            Phase.EXPIRED: due and due.not_after,
-            Phase.STOPPED: account.breaker.at if account.breaker else account.tries and account.tries[-1].at,
-            Phase.SUSPENDED: account.suspended and account.suspended.at,
-            Phase.CANDIDATE: account.candidates and account.candidates[-1].since,
-            Phase.PAUSED: account.candidates and account.candidates[-1].since,
-            Phase.REFUSED: account.refused_request and account.refused_request.closed_at,
-            Phase.OVERDUE: sent and sent + self.lead.time,
-            Phase.SENT: sent,
-            Phase.DRAFTED: request and request.drafted_at,
-            Phase.DUE: due and due.at,
-            Phase.DISABLED: due and due.at,
-            Phase.RETIRING: min((overlap_end(account, g, self.renewal) for g in kept_beside(account)), default=None),
-        }
-        found = begins.get(self.todo.phase)
-        return found or (account.current.since if account.current else account.created_at)
 
-    @property
-    def lead(self) -> LeadTime:
-        """How long the partner's people take."""
-        return self.due.lead if self.due else lead_time(self.account, self.renewal.lead_time)
+def _promotion(due: DueDate | None, phase: Phase, ready: datetime, maintenance: Maintenance) -> tuple[Step, bool]:
+    """Return the promotion of what is ready then, and whether it waits for a window or needs none.
 
-    def _promotion(self, ready: datetime) -> tuple[Step, bool]:
-        """Return the promotion of what is ready then, and whether it waits for a window or needs none.
+    Without a window, it happens on the last day, or after three quarters of a shorter lifetime.
+    """
+    if due is None:
+        return Step(Action.PROMOTE, ready, "nothing is current, so nobody waits for a window"), True
+    if phase is Phase.COMPROMISED:
+        return Step(Action.PROMOTE, ready, "others know a key of the account: no window is waited for"), True
+    if due.not_after <= ready:
+        return Step(Action.PROMOTE, ready, f"the certificate ends on {due.end}: no window is waited for"), True
+    lifetime = due.not_after - due.not_before
+    deadline = due.not_after - (LAST_DAY if lifetime > _FOUR_DAYS else lifetime / 4)
+    opening = maintenance.opening(ready, deadline)
+    if opening:
+        window = f"in window {opening.window}" if opening.window else "as soon as the answer is there"
+        return Step(Action.PROMOTE, opening.at, window + _held_back(ready, maintenance)), True
+    thawed = maintenance.thawed(ready)
+    if thawed < deadline:
+        because = f"no window opens in time, and the certificate ends on {due.end}: none is waited for"
+        return Step(Action.PROMOTE, thawed, because), False
+    freeze = maintenance.freeze_at(ready)
+    when = f"in freeze {freeze.name}" if freeze else "on the last day"
+    return Step(Action.PROMOTE, max(ready, deadline), f"{when}: the certificate ends on {due.end}"), False
 
-        Without a window, it happens on the last day, or after three quarters of a shorter lifetime.
-        """
-        due = self.due
-        if due is None:
-            return Step(Action.PROMOTE, ready, "nothing is current, so nobody waits for a window"), True
-        if self.todo.phase is Phase.COMPROMISED:
-            return Step(Action.PROMOTE, ready, "others know a key of the account: no window is waited for"), True
-        if due.not_after <= ready:
-            return Step(Action.PROMOTE, ready, f"{_end(due)}: no window is waited for"), True
-        deadline = due.not_after - min(LAST_DAY, (due.not_after - due.not_before) / 4)
-        opening = self.maintenance.opening(ready, deadline)
-        if opening:
-            window = f"in window {opening.window}" if opening.window else "as soon as the answer is there"
-            return Step(Action.PROMOTE, opening.at, window + self._held_back(ready)), True
-        thawed = self.maintenance.thawed(ready)
-        if thawed < deadline:
-            return Step(Action.PROMOTE, thawed, f"no window opens in time, and {_end(due)}: none is waited for"), False
-        freeze = self.maintenance.freeze_at(ready)
-        when = f"in freeze {freeze.name}" if freeze else "on the last day"
-        return Step(Action.PROMOTE, max(ready, deadline), f"{when}: {_end(due)}"), False
 
-    def _retirement(self, generation: Generation) -> Step:
-        ready = max(overlap_end(self.account, generation, self.renewal), self.now)
-        if self.account.compromise_of(generation.parts.key):
-            return Step(Action.RETIRE, ready, f"generation {generation.number}: others know its key")
-        opening = self.maintenance.opening(ready, ready + _HORIZON)
-        because = f"generation {generation.number}, if no consumer holds it then"
-        if opening is None:
-            return Step(Action.RETIRE, None, f"{because}; no window opens within two years")
-        window = f", in window {opening.window}" if opening.window else ""
-        return Step(Action.RETIRE, opening.at, because + window + self._held_back(ready))
+def _retirement(seen: Situation, generation: Generation, maintenance: Maintenance) -> Step:
+    ready = max(overlap_end(seen.account, generation, seen.renewal), seen.now)
+    if seen.account.compromise_of(generation.parts.key):
+        return Step(Action.RETIRE, ready, f"generation {generation.number}: others know its key")
+    opening = maintenance.opening(ready, ready + _HORIZON)
+    because = f"generation {generation.number}, if no consumer holds it then"
+    if opening is None:
+        return Step(Action.RETIRE, None, f"{because}; no window opens within two years")
+    window = f", in window {opening.window}" if opening.window else ""
+    return Step(Action.RETIRE, opening.at, because + window + _held_back(ready, maintenance))
 
-    def _held_back(self, ready: datetime) -> str:
-        freeze = self.maintenance.freeze_at(ready)
-        return f", after freeze {freeze.name}" if freeze else ""
+
+def _held_back(ready: datetime, maintenance: Maintenance) -> str:
+    freeze = maintenance.freeze_at(ready)
+    return f", after freeze {freeze.name}" if freeze else ""
 
 
 def _snoozed_too_long(due: DueDate | None) -> tuple[str, ...]:
-    if due is None or due.rule is not Rule.SNOOZE or due.at <= due.not_after - due.needed:
+    if due is None or not due.snoozed or due.rule is not Rule.SNOOZE or due.at <= due.not_after - due.needed:
         return ()
     return (
         f"it is snoozed until {due.at:%F %TZ}: less than the {duration_text(due.needed)} before its end that "

@@ -8,10 +8,11 @@ from msgspec import Struct
 
 from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
-from broker.model.due import DueDate, Renewal, lead_time
+from broker.model.due import Renewal
 from broker.model.duration import age_text, duration_text
 from broker.model.generation import Generation, RenewalMode, SigningRequest, Try
 from broker.model.life_cycle import Phase, State, Who
+from broker.model.situation import Situation
 from broker.model.stage import Stage
 from broker.model.verdict import Verdict
 
@@ -82,11 +83,15 @@ def paused_until(account: Account, now: datetime) -> datetime | None:
 
 
 class Todo(Struct, frozen=True, gc=False):
-    """A step: the phase that it belongs to, why, by which command, and who does it."""
+    """A step: the phase that it belongs to, why, by which command, and who does it.
+
+    `since` is when the phase began; None if only the current generation says so.
+    """
 
     phase: Phase
     message: str
     hint: str = ""
+    since: datetime | None = None
     by: Who | None = None  # if it is not who acts in the phase
 
     @property
@@ -100,10 +105,19 @@ class Todo(Struct, frozen=True, gc=False):
         return self.phase.state
 
 
+_NOTHING: Final = Todo(Phase.NOT_DUE, "nothing")
+
+
 def forked_todo(account: Account) -> Todo:
     """Return the step that comes before all others if another entry has taken the place of the account's evidence."""
     message = "its evidence has an entry that is not the account's, and takes no more"
-    return Todo(Phase.STOPPED, message, f"broker evidence verify {account.name}")
+    return Todo(Phase.STOPPED, message, f"broker evidence verify {account.name}", _stopped_at(account))
+
+
+def _stopped_at(account: Account) -> datetime | None:
+    if account.breaker:
+        return account.breaker.at
+    return account.tries[-1].at if account.tries else None
 
 
 def unread_profile_todo(message: str, hint: str) -> Todo:
@@ -111,29 +125,29 @@ def unread_profile_todo(message: str, hint: str) -> Todo:
     return Todo(Phase.STOPPED, f"{message}; {hint}")
 
 
-def next_todo(account: Account, due: DueDate | None, renewal: Renewal, now: datetime) -> Todo:
-    """Return the most urgent step. `due` is the current certificate's; None if there is none.
+def next_todo(seen: Situation) -> Todo:
+    """Return the most urgent step.
 
     If the current certificate is over, or the account is suspended, the step says so first.
     """
-    candidate, victim = account.automatic_candidate, account.compromised
+    account, now, due, candidate = seen.account, seen.now, seen.due, seen.candidate
     step = (
-        _to_fix(account, candidate or account.current)
-        or (_to_promote(account, candidate, now) if candidate else _requested(account, renewal, now))
-        or (_to_replace(account, victim) if victim else None)
-        or _to_begin(account, due, now)
-        or _to_tidy(account, renewal, now)
+        _to_fix(account, candidate or seen.current)
+        or (_to_promote(account, candidate, now) if candidate else _requested(seen))
+        or (_to_replace(seen, seen.compromised) if seen.compromised else None)
+        or _to_begin(seen)
+        or _to_tidy(seen)
     )
-    known = account.compromise_of(victim.parts.key) if victim else None
+    known = account.compromise if seen.compromised else None
     if known:
         message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}); {step.message}"
-        return Todo(Phase.COMPROMISED, message, step.hint, step.who)
+        return Todo(Phase.COMPROMISED, message, step.hint, known.at, step.who)
     if due and due.not_after <= now:
         step = (None if candidate or account.breaker else _to_return(account, now)) or step
-        return Todo(Phase.EXPIRED, f"EXPIRED on {due.not_after:%F %TZ}; {step.message}", step.hint, step.who)
+        return Todo(Phase.EXPIRED, f"EXPIRED on {due.end}; {step.message}", step.hint, due.not_after, step.who)
     if account.suspended and step.state is not State.STOPPED:
         message = f"suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason}): nothing is issued"
-        return Todo(Phase.SUSPENDED, message, f"broker account resume {account.name}")
+        return Todo(Phase.SUSPENDED, message, f"broker account resume {account.name}", account.suspended.at)
     return step
 
 
@@ -164,7 +178,7 @@ def _to_fix(account: Account, next_set: Generation | None) -> Todo | None:
     name = account.name
     if account.breaker:
         message = f"the partner rejected the login on {account.breaker.at:%F %TZ}"
-        return Todo(Phase.STOPPED, message, f"broker password set {name}")
+        return Todo(Phase.STOPPED, message, f"broker password set {name}", account.breaker.at)
     if not account.secrets:
         return Todo(Phase.NEW, "it has no password", f"broker password set {name}")
     if not account.applications:
@@ -186,44 +200,45 @@ def _refused(account: Account, generation: Generation) -> Todo | None:
     if account.current and generation.stage is Stage.CANDIDATE:
         withdrawn = f"broker rotation reject {account.name} --generation {generation.number} --reason TEXT"
         hint = f"{hint}; or, to do without it: {withdrawn}"
-    return Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint)
+    return Todo(Phase.STOPPED, f"{message}: {verdict.message}", hint, account.tries[-1].at)
 
 
 def _to_promote(account: Account, candidate: Generation, now: datetime) -> Todo:
-    name, message = account.name, f"generation {candidate.number} is ready to be tried"
+    name, message, since = account.name, f"generation {candidate.number} is ready to be tried", candidate.since
     obstacle = next(obstacles(account, now), None)
     if obstacle:
-        phase = Phase.PAUSED if obstacle.until else Phase.STOPPED
-        return Todo(phase, f"{message}; {obstacle.message}; {obstacle.hint}")
+        phase, since = (Phase.PAUSED, since) if obstacle.until else (Phase.STOPPED, account.tries[-1].at)
+        return Todo(phase, f"{message}; {obstacle.message}; {obstacle.hint}", since=since)
     if account.ends_earlier(candidate):
         message = f"the certificate of generation {candidate.number} ends before the current one"
         hint = f"broker rotation reject {name} --generation {candidate.number} --reason TEXT; or, to use it: "
-        return Todo(Phase.CANDIDATE, message, f"{hint}broker rotation promote {name} --force --reason TEXT")
+        return Todo(Phase.CANDIDATE, message, f"{hint}broker rotation promote {name} --force --reason TEXT", since)
     made, verdict = last_answer(account, candidate) or (None, None)
     tried = f" again (on {made.at:%F %TZ} the answer was {made.verdict})" if made and verdict else ""
-    return Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}")
+    return Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}", since)
 
 
-def _requested(account: Account, renewal: Renewal, now: datetime) -> Todo | None:
-    name, request, refused = account.name, account.open_request, account.refused_request
+def _requested(seen: Situation) -> Todo | None:
+    account, request, refused = seen.account, seen.request, seen.refused
+    name = account.name
     if refused:
         why = refused.closed_because and f": {refused.closed_because}"
         message = f"the partner refused signing request {refused.number} on {refused.closed_at:%F}{why}; correct it"
-        return Todo(Phase.REFUSED, message, f"broker csr new {name}")
+        return Todo(Phase.REFUSED, message, f"broker csr new {name}", refused.closed_at)
     if request is None:
         return None
     if not request.submissions:
         message = f"signing request {request.number} was never sent"
-        return Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
+        return Todo(Phase.DRAFTED, message, f"broker csr submit {name}", request.drafted_at)
     if must_tell(account, request):
         message = f"signing request {request.number} was sent before; ask the partner to revoke the old certificate too"
-        return Todo(Phase.DRAFTED, message, f"broker csr submit {name}")
-    lead, waited = lead_time(account, renewal.lead_time).time, now - request.submissions[0].at
-    message = f"signing request {request.number} was sent {age_text(waited)} ago"
-    if waited <= lead:
-        return Todo(Phase.SENT, message, f"broker cert import {name} FILE")
+        return Todo(Phase.DRAFTED, message, f"broker csr submit {name}", request.drafted_at)
+    lead, sent = seen.lead.time, request.submissions[0].at
+    message = f"signing request {request.number} was sent {age_text(seen.now - sent)} ago"
+    if seen.now - sent <= lead:
+        return Todo(Phase.SENT, message, f"broker cert import {name} FILE", sent)
     late = f"stuck: longer than its lead time of {duration_text(lead)}; ask the partner, or send the same mail again"
-    return Todo(Phase.OVERDUE, f"{message}, {late}", f"broker csr submit {name}")
+    return Todo(Phase.OVERDUE, f"{message}, {late}", f"broker csr submit {name}", sent + lead)
 
 
 def must_tell(account: Account, request: SigningRequest) -> bool:
@@ -245,47 +260,42 @@ def _to_return(account: Account, now: datetime) -> Todo | None:
     return None
 
 
-def _to_replace(account: Account, victim: Generation) -> Todo:
+def _to_replace(seen: Situation, victim: Generation) -> Todo:
     """Return the step after others got to know a key, until the partner is known to have revoked its certificate."""
-    name = account.name
-    if account.current and account.current.parts.key == victim.parts.key:
+    name = seen.account.name
+    if seen.current and seen.current.parts.key == victim.parts.key:
         return Todo(Phase.COMPROMISED, "its key must be replaced", f"broker csr new {name}")
     message = f"ask the partner whether it revoked the certificate of generation {victim.number}"
     return Todo(Phase.COMPROMISED, message, f"broker rotation revoked {name} --generation {victim.number}")
 
 
-def _to_begin(account: Account, due: DueDate | None, now: datetime) -> Todo | None:
-    name, rotation = account.name, account.password_rotation
+def _to_begin(seen: Situation) -> Todo | None:
+    account, due, rotation = seen.account, seen.due, seen.account.password_rotation
+    name = account.name
     if due is None:
         return Todo(Phase.NEW, "it has no certificate", f"broker csr new {name}")
-    if due.at <= now:
+    if due.at <= seen.now:
         message = f"renewal is due ({due.because})"
         if account.renewal is not RenewalMode.DISABLED:
-            return Todo(Phase.DUE, message, f"broker csr new {name}")
+            return Todo(Phase.DUE, message, f"broker csr new {name}", due.at)
         hint = f"broker csr new {name}; broker account set {name} --renewal auto"
-        return Todo(Phase.DISABLED, f"{message}, and disabled for the account", hint)
+        return Todo(Phase.DISABLED, f"{message}, and disabled for the account", hint, due.at)
     if rotation:
         message = f"its password is being changed; next: {rotation.next.value} ({rotation.next.meaning})"
         return Todo(Phase.PASSWORD, message, f"broker password rotate {name}")
     return None
 
 
-def _to_tidy(account: Account, renewal: Renewal, now: datetime) -> Todo:
-    name = account.name
+def _to_tidy(seen: Situation) -> Todo:
+    account, name = seen.account, seen.account.name
     for application in account.applications:
         if not application.client_id:
             message = f"application {application.name} has no client_id"
             return Todo(Phase.NEW, message, f"broker app set {name}/{application.name} --client-id ID")
-    overlaps = [(overlap_end(account, g, renewal), g.number) for g in kept_beside(account)]
-    if overlaps:
-        end, number = min(overlaps)
-        if end <= now:
+    if seen.kept:
+        end, number = min((overlap_end(account, g, seen.renewal), g.number) for g in seen.kept)
+        if end <= seen.now:
             hint = f"broker rotation retire {name} --generation {number}"
-            return Todo(Phase.RETIRING, f"generation {number} can be retired once no consumer holds it", hint)
+            return Todo(Phase.RETIRING, f"generation {number} can be retired once no consumer holds it", hint, end)
         return Todo(Phase.OVERLAP, f"generation {number} is kept until {end:%F %TZ} as the way back")
-    return Todo(Phase.NOT_DUE, "nothing")
-
-
-def kept_beside(account: Account) -> list[Generation]:
-    """Return the generations that are kept beside the current one until the overlap is over."""
-    return [g for g in account.generations if g.stage is Stage.PREVIOUS and not account.rolled_back(g)]
+    return _NOTHING

@@ -61,17 +61,14 @@ class Verdict(Enum):
 
     message: str
     hint: str
+    refuses: bool  # the partner refused the set, or was not verified; false if the answer says nothing about it
 
     def __new__(cls, value: str, message: str = "", hint: str = "") -> Verdict:
         """Make the member whose value is its name."""
         made = object.__new__(cls)
         made._value_, made.message, made.hint = value, message, hint
+        made.refuses = value not in ("ok", "quota", "proxy", "partner_down")
         return made
-
-    @property
-    def refuses(self) -> bool:
-        """True if the partner refused the set, or was not verified; false if the answer says nothing about it."""
-        return self not in (Verdict.OK, Verdict.QUOTA, Verdict.PROXY, Verdict.PARTNER_DOWN)
 
     def remedy(self, account: str, application: str) -> str:
         """Return the hint for an account and one of its applications."""

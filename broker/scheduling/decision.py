@@ -13,7 +13,8 @@ from broker.model.generation import Generation, PromotionMode, RenewalMode
 from broker.model.life_cycle import Phase
 from broker.model.plan import AccountPlan, Action
 from broker.model.rotation_record import RotationRecord
-from broker.model.todo import kept_beside, last_answer, obstacles
+from broker.model.situation import kept_beside
+from broker.model.todo import last_answer, obstacles
 from broker.model.verdict import Verdict
 
 PROVEN_EVERY: Final = timedelta(days=7)  # a canary of a current set

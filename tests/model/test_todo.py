@@ -10,9 +10,10 @@ from broker.model.account import Account
 from broker.model.authentication import PASSWORD
 from broker.model.changes import compromising, moving, registering, requesting, trying
 from broker.model.clock import Stamp
-from broker.model.due import Renewal, account_due
+from broker.model.due import Renewal
 from broker.model.generation import Closed, Submission
 from broker.model.life_cycle import Phase, State, Who
+from broker.model.situation import situation
 from broker.model.stage import Move
 from broker.model.todo import Todo, next_todo, overlap_end
 from broker.model.verdict import CanaryResult, Verdict
@@ -35,8 +36,7 @@ END = later(days=365)
 
 
 def step(account: Account, now: datetime = NOW) -> Todo:
-    renewal = Renewal()
-    return next_todo(account, account_due(account, renewal), renewal, now)
+    return next_todo(situation(account, Renewal(), now))
 
 
 def tried(account: Account, number: int, verdict: Verdict, at: datetime = NOW) -> Account:
