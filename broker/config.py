@@ -124,8 +124,11 @@ def _parsed(file: Path) -> dict[str, Any]:
     import tomllib  # only with a file: start-up counts
 
     try:
-        content = tomllib.loads(raw.decode("utf-8"))
-    except ValueError as error:  # of TOML, of UTF-8, or of Python for a number with thousands of digits
+        content = tomllib.loads(raw.decode("utf-8-sig"))  # editors of Windows write a byte order mark
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{file} is not UTF-8 text (line {line})", hint="save it as UTF-8") from None
+    except ValueError as error:  # of TOML, or of Python for a number with thousands of digits
         raise InputError(f"{file} is not TOML: {error}") from None
     except RecursionError:
         raise InputError(f"{file} is not TOML that can be read: it is nested too deeply") from None

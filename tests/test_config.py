@@ -145,7 +145,7 @@ def test_a_wrong_issuer_is_named(tmp_path: Path, text: str, words: tuple[str, ..
         ('version = 1\nactor = "a\\u001bb"\n', ("actor", "control character")),
         ('version = 1\n[bundle]\nttl = "soon"\n', ("bundle.ttl", "'soon' is not a duration")),
         ('version = 1\n[bundle]\nttl = "0s"\n', ("bundle.ttl", "is not a duration")),
-        (b"version = 1\n\xff\n", ("is not TOML",)),
+        (b"version = 1\n\xff\n", ("is not UTF-8 text (line 2)",)),
         ("version = " + "9" * 5000, ("is not TOML",)),
         ("version = 1\nx = " + "[" * 3000, ("nested too deeply",)),
         ("#" * 2**20 + "\n", ("more than 1048576 bytes",)),
@@ -158,6 +158,13 @@ def test_a_wrong_issuer_is_named(tmp_path: Path, text: str, words: tuple[str, ..
 )
 def test_bad_file_is_refused(tmp_path: Path, text: str | bytes, words: tuple[str, ...]) -> None:
     assert_refused(tmp_path, text, *words)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    """Editors of Windows write one."""
+    file = tmp_path / "broker.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert resolve(flags={}, environment={}, file=file).values
 
 
 @pytest.mark.parametrize("place", ["nowhere.toml", "", "broker.toml/x"])

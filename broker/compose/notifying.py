@@ -20,7 +20,6 @@ from broker.model.finding import Finding
 from broker.model.letter import Letter
 from broker.model.names import AccountName, guess
 from broker.model.notice_rules import Channels
-from broker.model.plan import AccountPlan
 from broker.model.recipient import WEBHOOK, Recipients, nobody_notified, oldest_test
 from broker.model.role import Role
 from broker.people.eml import reminder
@@ -29,7 +28,6 @@ from broker.people.notice_mail import mail
 from broker.people.webhook import Webhook
 from broker.scheduling.hooks import HookEvent, Hooks
 from broker.scheduling.notices import Notices, Tested
-from broker.scheduling.ports import Fence
 from broker.settings import SMTP
 from broker.vault.recipients import VaultRecipients
 from broker.vault.rotation_records import VaultRotationRecords
@@ -97,16 +95,10 @@ class Notifying:
         commands = {event.value: shlex.split(self._config[setting]) for event, setting in _HOOKS.items()}
         passed = {name: value for name, value in self._environment.items() if name in PASSED}
         return Hooks(
-            account=self.notices.account,
             records=self.notices.records,
             commands={event: command for event, command in commands.items() if command},
             run=lambda command, variables: child.run(command, {**passed, **variables}, seconds),
         )
-
-    def notify(self, plans: Sequence[AccountPlan], fence: Fence) -> None:
-        """Run hooks that were left over, and tell people about the accounts of `plans`."""
-        self.hooks.catch_up(plans, fence)
-        self.notices.notify(plans, fence)
 
     def test(self, names: Sequence[str], *, everything: bool) -> Iterator[Tested]:
         """Send a test to each of `names`, or to the team of every account and to the webhook."""

@@ -62,7 +62,7 @@ class Scheduling:
         outside = Outside(
             broker.submitting.by_machine,
             broker.arriving.poll,
-            broker.notifying.notify,
+            broker.notifying.notices.notify,
             broker.notifying.hooks.run_hooks,
         )
         return Sweeps(stores, outside, self._rotation, self._plan, broker.true_clock)

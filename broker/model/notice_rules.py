@@ -33,6 +33,7 @@ class Happening(Struct, frozen=True):
     must_act: bool
     message: str
     hint: str
+    late: bool = False  # the partner's people have taken longer than their lead time
 
 
 class Channels(Struct, frozen=True):
@@ -66,7 +67,8 @@ def happening(plan: AccountPlan, account: Account, record: RotationRecord, now: 
     if plan.phase is Phase.COMPROMISED and account.compromise:
         near = f"day-{(now - account.compromise.at).days}"  # a notice each day
     must_act = ours or plan.phase in _URGENT or _is_late(near)
-    return Happening(f"{plan.phase.value}-{_place(plan, account)}.{near}", must_act, message, hint)
+    late = _partner_is_late(plan, account, now)
+    return Happening(f"{plan.phase.value}-{_place(plan, account)}.{near}", must_act, message, hint, late)
 
 
 def noticed(happened: Happening, account: Account, held_by: Iterable[str], id_: str, now: datetime) -> Notice:
@@ -85,15 +87,15 @@ def noticed(happened: Happening, account: Account, held_by: Iterable[str], id_: 
     )
 
 
-def addressed(notice: Notice, account: Account, recipients: Recipients, channels: Channels) -> Notice:
-    """Return `notice` with its recipients: the team, the webhook, and the partner's contact of a mailed request.
+def addressed(notice: Notice, account: Account, recipients: Recipients, channels: Channels, *, late: bool) -> Notice:
+    """Return `notice` with its recipients: the team, the webhook, and the partner's contact if a mailed one is late.
 
     A request that a person sent in another way is that person's to ask about.
     """
     team = team_of(account.contacts, recipients, alert=notice.alert) if channels.mail else ()
     request = account.open_request
     mailed = request and any(s.via == "smtp" for s in request.submissions)
-    reminded = channels.mail and mailed and notice.event.startswith(Phase.OVERDUE.value)
+    reminded = channels.mail and mailed and late
     partner = tuple(to for to in partner_of(account.contacts, recipients) if reminded and to not in team)
     return replace(notice, waiting=(*team, *partner, *((WEBHOOK,) if channels.webhook else ())), partner=partner)
 
@@ -102,6 +104,14 @@ def _is_quiet(plan: AccountPlan, now: datetime) -> bool:
     """Return whether nothing about an account is to be said, whatever its documents hold."""
     begun = plan.phase not in _QUIET and not (plan.automatic and plan.phase in (Phase.DUE, Phase.DRAFTED))
     return not begun and _rung(plan, now) == BEGIN
+
+
+def _partner_is_late(plan: AccountPlan, account: Account, now: datetime) -> bool:
+    """Return whether the answer is overdue, also if the certificate has ended meanwhile."""
+    request = account.open_request
+    if plan.phase is not Phase.EXPIRED or plan.who is not Who.PARTNER or not request or not plan.due:
+        return plan.phase is Phase.OVERDUE
+    return now - request.submissions[0].at > plan.due.lead.time
 
 
 def _failing(account: Account, record: RotationRecord, near: str, now: datetime) -> BackOff | None:

@@ -4,7 +4,7 @@ They follow from what is stored, and are recorded before they run, so a kill los
 same id. One that fails is run again at later sweeps, and stops nothing else.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Final
@@ -16,11 +16,9 @@ from broker.errors import BrokerError
 from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.model.notice import PendingHook
-from broker.model.plan import AccountPlan
 from broker.model.rotation_record import RotationRecord
 from broker.model.stage import Stage
 from broker.scheduling.ports import Fence, Records
-from broker.telemetry import log
 
 ATTEMPTS: Final = 5
 _MOST: Final = 20  # pending hooks of an account
@@ -50,45 +48,41 @@ class _Happened(Struct, frozen=True):
 class Hooks(Struct, frozen=True):
     """The hooks of this host. `run` runs a program with exactly the variables that it is given."""
 
-    account: Callable[[AccountName], Account]
     records: Records
     commands: Mapping[str, Sequence[str]]  # by the value of a HookEvent
     run: Callable[[Sequence[str], Mapping[str, str]], None]
 
-    def run_hooks(self, name: AccountName, event: str) -> None:
-        """Run the hook for `event` of the scheduler, such as "promote-done"; raise what it raises."""
-        kind = _OF.get(event, HookEvent.FAILURE if event.endswith("-failed") else None)
-        if kind is None or kind.value not in self.commands:
+    def run_hooks(
+        self, account: Account, seen: RotationRecord, events: Collection[str], fence: Fence
+    ) -> Iterator[tuple[str, BrokerError]]:
+        """Run the hooks of what happened to an account, and those that were left over; yield what failed, by its step.
+
+        `events` are those of this sweep, such as "promote-done". What people did has hooks too.
+        """
+        if not self.commands:
             return
-        account, seen = self.account(name), self.records.read(name)
-        faults = [self._run(name, hook) for hook in self._recorded(account, seen, kind).hooks]
-        for fault in filter(None, faults):
-            raise fault
+        record = seen if account.removed else self._recorded(account, seen, events)
+        for hook in record.hooks:
+            fence()
+            fault = self._run(account.name, hook)
+            if fault:
+                yield hook.step, fault
 
-    def catch_up(self, plans: Sequence[AccountPlan], fence: Fence) -> None:
-        """Run what a kill or a failure left over, and the hooks of what people did."""
-        for plan in plans if self.commands else ():
-            record, account = self.records.read(plan.account), self.account(plan.account)
-            if not account.removed:
-                record = self._recorded(account, record)
-            for hook in record.hooks:
-                fence()
-                self._run(plan.account, hook)
-
-    def _recorded(self, account: Account, seen: RotationRecord, just: HookEvent | None = None) -> RotationRecord:
+    def _recorded(self, account: Account, seen: RotationRecord, events: Collection[str]) -> RotationRecord:
         """Store which hooks must run, before they run: each event has one, even if several processes notice it.
 
-        The first look at an account only takes note of what happened before there was a hook, except for the last event
-        of the kind `just`.
+        The first look at an account only takes note of what happened before there was a hook, except for the last one
+        of each kind in `events`.
         """
         generation = account.current.number if account.current else 0
+        just = {_OF.get(event, HookEvent.FAILURE if event.endswith("-failed") else None) for event in events}
 
         def change(record: RotationRecord) -> RotationRecord:
             hooks, hooked = record.hooks, dict(record.hooked)
             for event in (event for event in HookEvent if event.value in self.commands):
                 found = [one for one in _happened(account, record) if one.event is event]
                 last = max((one.number for one in found), default=0)
-                before = hooked.get(event.value, last - (event is just))
+                before = hooked.get(event.value, last - (event in just))
                 hooked[event.value] = max(last, before)
                 hooks += tuple(_pending(account, one, generation) for one in found if one.number > before)
             return replace(record, hooks=hooks[-_MOST:], hooked=hooked)
@@ -104,8 +98,9 @@ class Hooks(Struct, frozen=True):
         except BrokerError as error:
             failed = replace(hook, failures=hook.failures + 1)
             self._noted(name, hook.id, failed if failed.failures < ATTEMPTS else None)
-            log.error("hook failed", account=name, hook=hook.event, reason=error.message, failures=failed.failures)
-            return error
+            if failed.failures < ATTEMPTS:
+                return error
+            return type(error)(f"{error.message}; given up after {ATTEMPTS} times", hint=error.hint)
         self._noted(name, hook.id, None)
         return None
 

@@ -137,7 +137,7 @@ class Notices(Struct, frozen=True):
     def _recorded(self, account: Account, happened: Happening) -> RotationRecord:
         """Store the notice of an event before it is sent. If another process was faster, its notice counts."""
         unaddressed = noticed(happened, account, self.holders(account), secrets.token_hex(12), self.clock())
-        notice = addressed(unaddressed, account, self.recipients.read(), self.channels)
+        notice = addressed(unaddressed, account, self.recipients.read(), self.channels, late=happened.late)
         if not notice.waiting:  # a recipient added later is notified then
             log.error("nobody to notify", account=account.name, reason=happened.message)
             return RotationRecord()

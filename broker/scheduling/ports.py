@@ -4,14 +4,14 @@ LockTakenError    another scheduler leads
 LostLockError     another scheduler became the leader while this one did something else
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime
 from typing import Protocol
 
 from msgspec import Struct
 
-from broker.errors import ConflictError, WaitingError
+from broker.errors import BrokerError, ConflictError, WaitingError
 from broker.model.account import Account
 from broker.model.generation import SigningRequest, Submission
 from broker.model.names import AccountName
@@ -90,4 +90,6 @@ class Idle(Protocol):
 Submit = Callable[[Account, SigningRequest], Submission | None]
 PollReplies = Callable[[], None]  # reads what arrived, and notes proposals in the records
 Notify = Callable[[Sequence[AccountPlan], Fence], None]  # the plans of the accounts that were looked at
-RunHooks = Callable[[AccountName, str], None]  # the account, and the event that has happened
+RunHooks = Callable[  # the account, its record and what the sweep did for it; yields the hooks that failed, by step
+    [Account, RotationRecord, Collection[str], Fence], Iterator[tuple[str, BrokerError]]
+]

@@ -4,7 +4,7 @@ Every action is one of the rotation's use-cases, which survive a kill and a seco
 work, and its fence keeps an old leader from sending a canary, a mail or a hook.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 
@@ -158,11 +158,12 @@ class _Sweep:
 
     def _remember(self, now: datetime, idle: dict[AccountName, Version]) -> None:
         """Store which accounts are idle until this day is over, in UTC."""
+        failed = {deed.account for deed in self.deeds if deed.result is Result.FAILED}
         before, midnight = dict(idle), datetime.combine(now.date() + timedelta(days=1), time(), UTC)
         for one in self.looked_at:
             until = is_idle_until(one.account, one.plan, one.record)
             idle.pop(one.name, None)
-            if one.account.removed or (until and until >= midnight):
+            if one.account.removed or (until and until >= midnight and one.name not in failed):
                 idle[one.name] = one.version
         if idle != before:
             self.sweeps.stores.idle.write(now.date(), idle)
@@ -170,12 +171,21 @@ class _Sweep:
     def _look_at(self, name: AccountName) -> None:
         """Do what is due for one account. What fails here stops no other account."""
 
+        before = len(self.deeds)
+
         def look() -> None:
             standing = self._settled(name)
             self.looked_at.append(standing)
             self.sweeps.standings[name] = standing
+            events = [f"{deed.do}-{deed.result.value}" for deed in self.deeds[before:]]
+            self._all("hooks", lambda: self._run_hooks(standing, events), name)
 
         self._all("read", look, name)
+
+    def _run_hooks(self, standing: Standing, events: Sequence[str]) -> None:
+        account, record = standing.account, standing.record
+        for step, error in self.sweeps.outside.run_hooks(account, record, events, self.lead.fence):
+            self._note(Deed(account.name, f"hook {step}", Result.FAILED, message=error.message, hint=error.hint))
 
     def _settled(self, name: AccountName) -> Standing:
         """Do what is due for an account, each action once, and return where it then stands."""
@@ -207,13 +217,11 @@ class _Sweep:
             result = Result.WAITING if isinstance(error, WaitingError) else Result.FAILED
             back_off = self._backed_off(standing, step, error)
             self._note(Deed(name, step, result, wanted.number, error.message, error.hint, back_off.until))
-            self._hook(name, f"{step}-{result.value}")
             return
         self._note(Deed(name, step, Result.DONE, wanted.number))
         if standing.record.back_offs:
             before, after = standing.account.head.number, self._account(name).head.number
             self._change(name, lambda record: record.succeeded(step, before=before, after=after))
-        self._hook(name, f"{step}-{Result.DONE.value}")
 
     def _act(self, name: AccountName, wanted: Decision, account: Account) -> bool:
         """Run the use-case; return False if only a person can do it."""
@@ -258,13 +266,6 @@ class _Sweep:
 
     def _change(self, name: AccountName, change: Callable[[RotationRecord], RotationRecord]) -> RotationRecord:
         return self.sweeps.stores.records.change(name, change)
-
-    def _hook(self, name: AccountName, event: str) -> None:
-        def run() -> None:
-            self.lead.fence()
-            self.sweeps.outside.run_hooks(name, event)
-
-        self._all(f"hook {event}", run, name)
 
     def _all(self, what: str, act: Callable[[], None], account: str = "") -> None:
         """Run `act`. If it fails, that is noted, and everything else goes on."""

@@ -287,7 +287,7 @@ class _Walk:
     @cached_property
     def sweeps(self) -> Sweeps:
         """Sweeps over the copy, by the real windows. Nothing leaves them: no mail, notice or hook."""
-        outside = Outside(self._by_machine, _nothing, self._notify, _nothing)
+        outside = Outside(self._by_machine, _nothing, self._notify, lambda *_: iter(()))
         return replace(self.stage.broker.scheduling.sweeps, outside=outside, plan=self._planned)
 
     def _notify(self, plans: Sequence[AccountPlan], _: object) -> None:

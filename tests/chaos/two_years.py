@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from partner_standin import Standin
 
 from broker.compose.graph import Wiring
 from broker.copies import replace
+from broker.errors import BrokerError
 from broker.model.names import AccountName
 from broker.model.notice_rules import Channels
 from broker.scheduling.sweep import Outside
@@ -51,8 +52,9 @@ class Years:
         self.sweeps = broker.scheduling.sweeps
         self.sweeps.outside = Outside(self.team.submits, lambda: None, notices.notify, self._hook)
 
-    def _hook(self, _: AccountName, event: str) -> None:
-        self.seen[f"hook {event}"] += 1
+    def _hook(self, _: object, __: object, events: Collection[str], ___: object) -> Iterator[tuple[str, BrokerError]]:
+        self.seen.update(f"hook {event}" for event in events)
+        return iter(())
 
     @property
     def clock(self) -> Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from broker.copies import replace
 from broker.model.account import Account
 from broker.model.arrived import with_arrived
 from broker.model.due import Renewal
@@ -34,6 +35,15 @@ def test_a_reply_is_the_next_step() -> None:
     assert plan.message.endswith("a reply waits to be imported")
     (warning,) = plan.warnings[len(before.warnings) :]
     assert "a certificate expires" in warning
+
+
+def test_a_reply_comes_first_after_the_end() -> None:
+    account = waiting_account()
+    expired = replace(planned(account), phase=Phase.EXPIRED, message="EXPIRED; sent")
+    found = with_arrived(expired, account, [REPLY])
+    assert (found.who, found.hint) == (Who.US, f"broker cert import mzp-1 --reply mzp-1/{REPLY.id}")
+    ours = replace(expired, who=Who.US, hint="broker rotation rollback mzp-1")
+    assert with_arrived(ours, account, [REPLY]).hint == ours.hint
 
 
 def test_a_link_has_a_date() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -112,9 +112,14 @@ class Scheduled:
         if self.settles:
             Commands(self.sim).settle()
 
-    def hook(self, name: AccountName, event: str) -> None:
-        self._fail("hook")
-        self.events.append(event)
+    def hook(
+        self, account: Account, record: RotationRecord, events: Collection[str], fence: Fence
+    ) -> Iterator[tuple[str, BrokerError]]:
+        if "hook" in self.fails:
+            yield "submit-done", self.fails["hook"]
+        for event in events:
+            fence()
+            self.events.append(event)
 
     def poll(self) -> None:
         self._fail("poll")

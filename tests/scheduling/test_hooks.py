@@ -17,9 +17,7 @@ from broker.copies import replace
 from broker.errors import RefusedError
 from broker.model.account import Account
 from broker.model.changes import moving, requesting
-from broker.model.due import Renewal
 from broker.model.generation import Halt, Submission
-from broker.model.plan import account_plan
 from broker.model.rotation_record import BackOff, RotationRecord
 from broker.model.stage import Move
 from broker.scheduling.hooks import ATTEMPTS, Hooks
@@ -39,7 +37,7 @@ class HookWorld(NoticeWorld):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.hooks = Hooks(self._account, self.records, self.commands, self._run)
+        self.hooks = Hooks(self.records, self.commands, self._run)
 
     def _run(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         self.call()
@@ -48,9 +46,11 @@ class HookWorld(NoticeWorld):
         self.ran.append(variables)
         self.call()
 
-    def catch_up(self) -> None:
-        plans = [account_plan(account, Renewal(), self.now) for account in self.accounts.values()]
-        self.hooks.catch_up(plans, self._fence)
+    def run(self, *events: str) -> list[str]:
+        """Run the hooks after a sweep did `events`; return what failed."""
+        account = self.accounts[MZP]
+        failed = self.hooks.run_hooks(account, self.records.read(MZP), events, self._fence)
+        return [f"{step}: {error.message}" for step, error in failed]
 
     def ids(self) -> list[str]:
         return [variables["BROKER_EVENT_ID"] for variables in self.ran]
@@ -102,7 +102,7 @@ def test_each_event_has_its_hook(hook: str) -> None:
     """Also at the first look, which runs none for what happened before."""
     one = world()
     step = happens(one, hook)
-    one.hooks.run_hooks(MZP, step)
+    one.run(step)
     [variables] = one.ran
     assert (variables["BROKER_EVENT"], variables["BROKER_STEP"]) == (hook, step)
     assert (variables["BROKER_ACCOUNT"], variables["BROKER_GENERATION"]) == (
@@ -116,9 +116,8 @@ def test_each_event_has_its_hook(hook: str) -> None:
 @pytest.mark.parametrize("event", ["draft-done", "canary-done", "retire-waiting"])
 def test_other_events_have_none(event: str) -> None:
     one = world()
-    one.hooks.run_hooks(MZP, event)
+    one.run(event)
     assert not one.ran
-    assert one.calls == 0
 
 
 @pytest.mark.parametrize("hook", EVENTS)
@@ -127,15 +126,15 @@ def test_a_kill_anywhere_repeats_the_same_id(hook: str) -> None:
     kills = 0
     for kill_at in range(1, 20):
         one = world()
-        one.catch_up()
+        one.run()
         step = happens(one, hook)
         one.calls, one.kill_at = 0, kill_at
         try:
-            one.hooks.run_hooks(MZP, step)
+            one.run(step)
         except Killed:
             kills += 1
         one.kill_at = 0
-        one.catch_up()
+        one.run()
         assert len({id_ for id_ in one.ids() if f".{hook}." in id_}) == 1, f"killed at {kill_at}"
         assert not one.records.read(MZP).hooks
     assert kills >= 5
@@ -147,59 +146,65 @@ def test_the_hook_of_what_people_do(hook: str) -> None:
     one = world(EVENTS[hook][0](with_current()))
     if hook == "failure":
         one.records.change(MZP, failed)
-    one.catch_up()
+    one.run()
     assert not one.ran
     one = world()
-    one.catch_up()
+    one.run()
     happens(one, hook)
-    one.catch_up()
-    one.catch_up()
-    one.hooks.run_hooks(MZP, EVENTS[hook][1])
+    one.run()
+    one.run()
+    one.run(EVENTS[hook][1])
     assert [variables["BROKER_EVENT"] for variables in one.ran].count(hook) == 1
 
 
 def test_what_waits_is_no_failure() -> None:
     one = world()
-    one.catch_up()
+    one.run()
     one.records.change(MZP, partial(failed, waits=True))
-    one.catch_up()
+    one.run()
     assert not one.ran
 
 
 def test_a_failing_hook_is_given_up() -> None:
     one = world(submitted(with_current()), failing=True)
-    with pytest.raises(RefusedError):
-        one.hooks.run_hooks(MZP, "submit-done")
+    expected = "submit-done: hook ended with exit code 1"
+    assert one.run("submit-done") == [expected]
     for _ in range(ATTEMPTS - 2):
-        one.catch_up()
+        assert one.run() == [expected]
         assert one.records.read(MZP).hooks
-    one.catch_up()
+    assert one.run() == [f"{expected}; given up after {ATTEMPTS} times"]
     assert not one.records.read(MZP).hooks
+
+
+def test_each_failure_has_its_own_step() -> None:
+    """One of before is not taken for one of the step that was just done."""
+    one = world(submitted(with_current()), failing=True)
+    one.run("submit-done")
+    one.accounts[MZP] = rotated(one.accounts[MZP])
+    assert [line.partition(":")[0] for line in one.run("promote-done")] == ["submit-done", "promote-done"]
 
 
 def test_one_without_a_command_is_dropped() -> None:
     """It was configured when the event happened, and is not any more."""
     one = world(submitted(with_current()), failing=True)
-    with pytest.raises(RefusedError):
-        one.hooks.run_hooks(MZP, "submit-done")
+    assert one.run("submit-done")
     one.hooks = replace(one.hooks, commands={"retired": ["/bin/hook"]})
-    one.catch_up()
+    one.run()
     assert not one.records.read(MZP).hooks
 
 
 def test_a_removed_account_has_no_promotion() -> None:
     one = world()
-    one.catch_up()
+    one.run()
     gone = promoted(with_answer(one.accounts[MZP]), 2)
     one.accounts[MZP] = replace(gone, removed=Halt(NOW, "over"))
-    one.catch_up()
+    one.run()
     assert not one.ran
 
 
 def test_no_hooks_mean_no_reads() -> None:
     one = world(commands={})
-    one.accounts.clear()  # reading one would fail
-    one.hooks.run_hooks(MZP, "promote-done")
+    one.run("promote-done")
     assert one.calls == 0
 
 

@@ -242,6 +242,17 @@ def test_partner_is_reminded_of_our_mail(via: str, reminded: bool) -> None:
     assert [letter.to for letter in one.sent if letter.kind is LetterKind.ALERT] == [OPS]
 
 
+@pytest.mark.parametrize(("day", "reminded"), [(300, [DESK]), (360, [])], ids=["late", "in time"])
+def test_partner_is_reminded_after_the_end(day: int, reminded: list[str]) -> None:
+    """The certificate ended while the partner's people took their time."""
+    asked = with_open_request(with_current())
+    sent = requesting.submitted(asked, 2, Submission(later(days=day), "smtp", DESK), by=BY)
+    one = world(replace(sent, contacts=Contacts((DESK,), (OPS,))), now=later(days=366))
+    one.sweep()
+    assert [letter.to for letter in one.sent if letter.kind is LetterKind.REMINDER] == reminded
+    assert [letter.to for letter in one.sent if letter.kind is LetterKind.ALERT] == [OPS]
+
+
 def test_the_webhook_is_notified_too() -> None:
     one = world(due(), now=later(days=340), channels=Channels(mail=False, webhook=True))
     one.sweep()
