@@ -4,7 +4,9 @@ msgspec crashes if one thread uses a class whose fields another still learns, so
 thread. All types with classes of ours are made here; `tests/architecture` looks for others.
 """
 
+import json
 import threading
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -25,6 +27,14 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
     """Return the value that `text` holds as a `kind`; raise `msgspec.DecodeError`, or `ValidationError` of it."""
     _learn(kind)
     return msgspec.json.decode(text, type=kind)
+
+
+def json_object(text: bytes | str) -> dict[str, Any] | None:
+    """Return the object that `text` holds, None if that is no JSON or something else."""
+    with suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(text), dict):
+            return found
+    return None
 
 
 def _learn(kind: object) -> None:

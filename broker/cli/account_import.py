@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from msgspec import Struct
 
-from broker.cli.cert import accept_finding_option
+from broker.cli.cert import accept_finding_option, read_cas
 from broker.cli.new_account import address_of, checked_login
 from broker.cli.options import (
     accept_ca_option,
@@ -36,7 +36,6 @@ from broker.model.names import AccountName, checked_name
 from broker.model.redactor import Redactor
 from broker.model.role import Role
 from broker.model.secret import Secret
-from broker.pki.certificates import ca_set
 from broker.pki.gathered import Gathered, Piece, gather
 from broker.pki.material import PassphraseError
 from broker.rotation.importing import Importing, ImportPlan, Wishes, login_in, subject_in
@@ -153,9 +152,7 @@ def _wishes(asked: _Asked) -> Wishes:
     pairs = [text.partition("=") for text in asked.client_id_for]
     readers = (*asked.files, *asked.key, *asked.csr, asked.server_ca, asked.password_file, asked.passphrase_file)
     require_one_reader(*readers)
-    server = read_input(asked.server_ca) if asked.server_ca else b""
-    if asked.server_ca:
-        ca_set(server)  # refuses bad CAs now
+    server = read_cas(asked.server_ca)
     return Wishes(
         alias=asked.alias,
         client_ids={checked_name(name, "application"): value for name, _, value in pairs},

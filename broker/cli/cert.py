@@ -44,6 +44,14 @@ accept_finding_option = click.option(
 )
 
 
+def read_cas(file: str) -> bytes:
+    """Return the CAs in `file`, nothing for ""; raise `InputError` for those that verify nothing."""
+    found = read_input(file) if file else b""
+    if file:
+        ca_set(found)  # or raises
+    return found
+
+
 @click.group("cert", cls=Noun, epilog="Example: broker cert import acme reply.zip")
 def command() -> None:
     """Import or inspect a reply of the partner."""
@@ -98,9 +106,7 @@ def import_(
     require_one_reader(*files, server_ca)
     arrived = _reply_of(account, reply) if reply else ""
     parts = read_files(read_inputs(files, largest=MOST_BYTES)) if files else None  # before any login
-    server = read_input(server_ca) if server_ca else b""
-    if server_ca:
-        ca_set(server)  # refuses bad CAs even if the reply was imported before
+    server = read_cas(server_ca)  # refuses bad CAs even if the reply was imported before
     why = the_reason(bool(findings), reason, "--accept")
     said = ImportOptions(tuple(accept_ca), server, client_id_for, client_id, findings, why, typed_command())
     parts = parts or _arrived(start, account, arrived)
@@ -114,17 +120,22 @@ def import_(
         raise
     if arrived:
         start.broker.arriving.conclude(account, arrived, Outcome.IMPORTED)
-    generation = received.generation
-    certificate = received.account.certificate(generation.parts.certificate)
-    shown = {"account": account, "generation": generation.number, "stage": generation.stage}
-    dates = {"not_after": certificate.not_after}
-    if not wrote_json({**shown, **dates, "client_ids": received.client_ids, "findings": received.findings}):
-        _show(received)
+    _show(received)
 
 
 def _show(received: Received) -> None:
     generation = received.generation
     certificate = received.account.certificate(generation.parts.certificate)
+    data = {
+        "account": received.account.name,
+        "generation": generation.number,
+        "stage": generation.stage,
+        "not_after": certificate.not_after,
+        "client_ids": received.client_ids,
+        "findings": received.findings,
+    }
+    if wrote_json(data):
+        return
     show_details(
         {
             "generation": f"{generation.number}, {generation.stage.value}",

@@ -149,8 +149,7 @@ class Broker:
 
     def profile(self, name: str, role: Role) -> Profile:
         """Return a built-in profile, or one that was added to Vault, as it is now."""
-        stored = StoredProfiles(self.roles.connection(role))
-        return catalogue.builtin(name) if name in catalogue.names() else catalogue.load(name, stored)
+        return catalogue.load(name, StoredProfiles(self.roles.connection(role)))
 
     def own_profiles(self, role: Role) -> Documents[Mapping[str, object]]:
         """Return the documents of the profiles that were added to Vault."""

@@ -19,7 +19,7 @@ from broker.evidence.audit import Record
 from broker.evidence.statements import ChainRecord, StoredStatement
 from broker.model.chain import Entry, Head
 from broker.model.finding import Finding
-from broker.typed import typed
+from broker.typed import json_object, typed
 
 SCHEMA: Final = 1
 _KIND: Final = "credential-broker"
@@ -37,7 +37,7 @@ def imported(content: bytes) -> Record:
     Raise `RefusedError` if this is no export, or one of a newer broker.
     """
     lines = content.decode("utf-8", "replace").splitlines()
-    first = _object(lines[0] if lines else "")
+    first = json_object(lines[0]) or {} if lines else {}
     if first.get("evidence") != _KIND or type(first.get("schema")) is not int or first["schema"] < 1:
         raise RefusedError("this is no exported evidence", hint="broker evidence export FILE writes it")
     if first["schema"] > SCHEMA:
@@ -72,14 +72,6 @@ def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
 
-def _object(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 @dataclass(slots=True)
 class _Reading:
     key: str = ""
@@ -91,7 +83,7 @@ class _Reading:
 
     def took(self, line: str, number: int) -> bool:
         """Read a line; return whether all of it is understood."""
-        match _object(line):
+        match json_object(line):
             case {"key": str(pem), **rest} if not rest and not self.key:
                 self.key = pem
             case {"statement": int(place), "text": str(text), **rest} if not rest:

@@ -1,7 +1,6 @@
 """Access tokens for mail servers: from a token endpoint (client credentials), or from a program of this host."""
 
 import http.client
-import json
 import re
 import ssl
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from broker.model.secret import Secret
 from broker.network import FAULTS, Deadline, answered, connected, http_request, is_loopback
 from broker.people.login import WrongLoginError
 from broker.people.server import MailTlsError, unreachable, verifying
+from broker.typed import json_object
 
 LIMIT: Final = 30.0  # seconds for one token
 _LARGEST: Final = 64 * 1024  # bytes of an answer
@@ -51,7 +51,7 @@ class TokenEndpoint(Struct, frozen=True):
             raise MailTlsError(message, hint="check token_url and ca_file under [mail.oauth]") from None
         except FAULTS as error:
             raise unreachable(self, error) from None
-        answer = _document(body)
+        answer = json_object(body) or {}
         if status == http.client.OK:
             return _checked(answer.get("access_token"), str(self))
         if status >= _OURS or status == _BUSY:
@@ -98,14 +98,6 @@ class TokenCommand(Struct, frozen=True):
         """Return what the program prints; raise `InputError`, `RefusedError`, or what `_checked` raises."""
         printed = child.output(self.arguments, self.environment, self.limit, "[mail.oauth]")
         return _checked(printed.reveal().decode("ascii", "replace").strip(), "token_command")
-
-
-def _document(body: bytes) -> Mapping[str, object]:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _checked(token: object, source: str) -> Secret[str]:

@@ -50,6 +50,10 @@ class ImportOptions(Struct, frozen=True):
     reason: str = ""  # of the acceptance, for the evidence
     typed: str = ""  # the command, for a hint that adds to it
 
+    def command(self, account: Account) -> str:
+        """Return the command to add an option to."""
+        return self.typed or f"broker cert import {account.name} FILE"
+
 
 class Received(Struct, frozen=True):
     """An imported reply."""
@@ -155,7 +159,7 @@ def _weighed(finding: Finding, account: Account, options: ImportOptions) -> Find
         return finding
     if finding.code in options.findings:
         return Finding.warning(finding.code, f"{finding.message}: accepted", "the canary shows whether it works")
-    command = options.typed or f"broker cert import {account.name} FILE"
+    command = options.command(account)
     how = f"if the partner confirms that its server takes it: {command} --accept {finding.code} --reason TEXT"
     return Finding.error(finding.code, finding.message, f"{finding.hint}; {how}")
 
@@ -256,11 +260,10 @@ def _question(account: Account, certificate: Certificate, reply: Reply, wanted: 
     known = {issuer.fingerprint, *map(fingerprint_of, path)}.union(*_pinned(account), *(a.fingerprints for a in wanted))
     others = [d for d in parts.authorities if d.fingerprint not in known]
     more = "".join(f"; the reply also has {d.named}: accept it too, if it is the server's" for d in others)
-    command = options.typed or f"broker cert import {account.name} FILE"
     return Finding.error(
         "reply.ca",
         f"the certificate is signed by a CA that is not accepted: {issuer.named}{more}",
-        f"compare fingerprints with the partner over another channel, then: {command} "
+        f"compare fingerprints with the partner over another channel, then: {options.command(account)} "
         f"--accept-ca {format_fingerprint(issuer.fingerprint)}",
     )
 

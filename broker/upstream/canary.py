@@ -1,8 +1,6 @@
 """The canary: send one harmless real request with a set, and classify the partner's answer."""
 
-import json
 import re
-from contextlib import suppress
 from datetime import timedelta
 from email.message import Message
 from typing import Final
@@ -15,6 +13,7 @@ from broker.network import Deadline, retry_after
 from broker.partners.profile import Probe
 from broker.partners.request import recipe
 from broker.partners.verdict import ProbeFacts, Where, classify, wait
+from broker.typed import json_object
 from broker.upstream.credentials import Credentials
 from broker.upstream.exchange import Reply, asked
 
@@ -55,7 +54,7 @@ def probe(credentials: Credentials, request: Probe, *, deadline: timedelta = DEA
 
 def facts_of(reply: Reply) -> ProbeFacts:
     """Return the facts of a complete answer."""
-    document, details = _document(reply.body), []
+    document, details = json_object(reply.body), []
     if used := sorted(word for name, word in _QUOTAS.items() if number_of(reply.headers, name) == 0):
         details.append(f"the {' and the '.join(used)} quota is used up")
     if document is None:
@@ -70,13 +69,6 @@ def facts_of(reply: Reply) -> ProbeFacts:
         retry_after=_seconds(reply.headers),
         detail=", ".join(details),
     )
-
-
-def _document(body: bytes) -> dict[str, object] | None:
-    with suppress(ValueError, RecursionError):
-        if isinstance(found := json.loads(body), dict):
-            return found
-    return None
 
 
 def _message_of(reply: Reply, document: dict[str, object] | None) -> str:

@@ -30,6 +30,7 @@ from broker.vault.errors import (
     OwnDenialError,
     PassingError,
     field_of,
+    names_in,
     unclear,
 )
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
@@ -207,12 +208,9 @@ class Connection:
     def list(self, path: str) -> tuple[str, ...]:
         """Return the names under `path`, sorted; folders end in "/". Nothing there is no error."""
         try:
-            names = field_of(self.ask("LIST", self._kv("metadata", path)), "data", "keys")
+            return tuple(sorted(names_in(self.ask("LIST", self._kv("metadata", path)), path)))
         except MissingError:
             return ()
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise unclear(path)
-        return tuple(sorted(names))
 
     def versions(self, path: str) -> Mapping[int, bool]:
         """Return the kept versions of `path` and whether each still holds data."""

@@ -139,6 +139,14 @@ def field_of(answer: Document, *names: str) -> Any:
     return found
 
 
+def names_in(answer: Document, path: str) -> tuple[str, ...]:
+    """Return the names in the answer to a LIST; raise `UnclearError`."""
+    names = field_of(answer, "data", "keys")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise unclear(path)
+    return tuple(names)
+
+
 def unclear(path: str) -> BrokerError:
     """Return the error for an answer that Vault would not give."""
     return UnclearError(f"the answer for {path} is not from a Vault, or damaged", hint="check VAULT_ADDR")

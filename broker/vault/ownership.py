@@ -16,7 +16,7 @@ from broker.errors import RefusedError, UnknownNameError
 from broker.model.role import Role
 from broker.vault import layout
 from broker.vault.connection import Connection
-from broker.vault.errors import Document, MissingError, UnmountedError, field_of, unclear
+from broker.vault.errors import Document, MissingError, UnmountedError, field_of, names_in, unclear
 from broker.vault.policies import BASE, policy_name
 from broker.vault.settings import DEFAULT_MOUNT
 
@@ -133,12 +133,9 @@ def looked_up(vault: Connection, path: str, body: Document, key: str) -> Mapping
 def names_at(vault: Connection, path: str) -> tuple[str, ...]:
     """Return the names that Vault lists at `path`."""
     try:
-        names = field_of(vault.ask("LIST", path), "data", "keys")
+        return names_in(vault.ask("LIST", path), path)
     except (MissingError, UnmountedError):
         return ()
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise unclear(path)
-    return tuple(names)
 
 
 def mounts_of(vault: Connection, path: str) -> Mapping[str, Mapping[str, Any]]:
