@@ -47,7 +47,7 @@ def dropped_files(folder: Path, clock: Clock) -> Iterator[Dropped]:
 @contextmanager
 def _opened(folder: Path) -> Iterator[int]:
     try:
-        with place(folder / "_", guarded=True) as found:  # the folder itself, and checked
+        with place(folder / "done", guarded=True) as found:  # the folder itself, and checked
             at = os.open(".", _DIRECTORY, dir_fd=found.descriptor)
     except OSError as error:
         raise InputError(

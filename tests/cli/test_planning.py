@@ -125,6 +125,13 @@ def test_bad_windows_are_refused(harness: CliHarness, more: str, words: str) -> 
     assert (ended.code, words in ended.err) == (2, True), ended.err
 
 
+def test_a_sweep_names_what_failed(harness: CliHarness) -> None:
+    """Also if it belongs to no account."""
+    harness.put("promoted")
+    ended = harness.run("rotation run --once", env=configured(harness, '[replies]\nfolder = "/nowhere/replies"\n'))
+    assert (ended.code, "\npoll replies: check folder under [replies]" in f"\n{ended.err}") == (6, True), ended.err
+
+
 def test_status_shows_phase_and_timeline(harness: CliHarness) -> None:
     harness.put("rotated")
     shown = harness.ok("rotation status acme").out
