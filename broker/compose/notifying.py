@@ -29,8 +29,7 @@ from broker.people.webhook import Webhook
 from broker.scheduling.hooks import HookEvent, Hooks
 from broker.scheduling.notices import Notices, Tested
 from broker.settings import SMTP
-from broker.vault.recipients import VaultRecipients
-from broker.vault.rotation_records import VaultRotationRecords
+from broker.vault.scheduler_state import VaultRecipients, VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker

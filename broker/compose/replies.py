@@ -24,8 +24,7 @@ from broker.rotation.receive import ImportOptions, judged
 from broker.scheduling.replies import Replies
 from broker.settings import IMAP
 from broker.vault.listing import RECORDS, listed
-from broker.vault.mailbox_marks import VaultMailboxMarks
-from broker.vault.rotation_records import VaultRotationRecords
+from broker.vault.scheduler_state import VaultMailboxMarks, VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker

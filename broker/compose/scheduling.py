@@ -23,7 +23,7 @@ from broker.scheduling.sweep import Outside, Stores, Sweeps, fenced
 from broker.systemd import State
 from broker.vault.idle import VaultIdle
 from broker.vault.locks import VaultLock, scheduler_status
-from broker.vault.rotation_records import VaultRotationRecords
+from broker.vault.scheduler_state import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker

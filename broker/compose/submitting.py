@@ -18,7 +18,7 @@ from broker.people.submission import SendByMail, Sent
 from broker.pki.reply import read_reply
 from broker.rotation.receive import ImportOptions
 from broker.vault.pki_engine import sign
-from broker.vault.rotation_records import VaultRotationRecords
+from broker.vault.scheduler_state import VaultRotationRecords
 
 if TYPE_CHECKING:  # a cycle: `Broker` offers this
     from broker.compose.graph import Broker

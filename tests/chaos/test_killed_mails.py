@@ -18,7 +18,7 @@ import pytest
 from broker.copies import replace
 from broker.model.names import AccountName
 from broker.vault import layout
-from broker.vault.rotation_records import VaultRotationRecords
+from broker.vault.scheduler_state import VaultRotationRecords
 from tests.chaos.kill_harness import Ground
 from tests.chaos.killing import Fault, Killable, Point, Ran, signalled
 from tests.chaos.mount_snapshot import fresh

@@ -33,7 +33,7 @@ from broker.vault.enrolment import consumer_role
 from broker.vault.evidence import VaultEvidence
 from broker.vault.layout import right
 from broker.vault.lease_keys import lease_signer
-from broker.vault.rotation_records import VaultRotationRecords
+from broker.vault.scheduler_state import VaultRotationRecords
 from tests.support.catalogue import ARRIVED, HELD, STATES, Case, filled
 from tests.support.console import inside
 from tests.support.ended import Ended

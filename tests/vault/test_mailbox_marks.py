@@ -9,7 +9,7 @@ import pytest
 from broker.copies import replace
 from broker.model.role import Role
 from broker.scheduling.replies import Mark
-from broker.vault.mailbox_marks import VaultMailboxMarks
+from broker.vault.scheduler_state import VaultMailboxMarks
 from tests.support.vault import TestVault
 
 MARK = Mark("broker@mail.example:993/INBOX", 7, 40, datetime(2026, 3, 1, tzinfo=UTC))

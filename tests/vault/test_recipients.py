@@ -13,7 +13,7 @@ from broker.model.recipient import REMEMBERED, Digest, Recipient, Recipients
 from broker.model.role import Role
 from broker.scheduling.notices import LARGEST
 from broker.vault import layout
-from broker.vault.recipients import VaultRecipients
+from broker.vault.scheduler_state import VaultRecipients
 from tests.support.vault import TestVault
 
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)

@@ -16,7 +16,7 @@ from broker.model.proposal import LARGEST, LONGEST, MOST_CLOSED, MOST_WAITING, A
 from broker.model.role import Role
 from broker.model.rotation_record import BackOff, RotationRecord
 from broker.vault import layout
-from broker.vault.rotation_records import VaultRotationRecords
+from broker.vault.scheduler_state import VaultRotationRecords
 from tests.support.vault import TestVault
 
 ACME = AccountName("acme")
