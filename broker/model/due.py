@@ -27,28 +27,15 @@ class Renewal(Struct, frozen=True):
 
 
 class LeadTime(Struct, frozen=True, gc=False):
-    """How long the partner takes to answer, and where that is from. `waits` are the answered requests."""
+    """How long the partner takes to answer; `text` has the requests that it was learned from too."""
 
     time: timedelta
-    source: str  # "learned", "profile", "default", or "least" if the answers came faster than we count on
-    waits: tuple[tuple[int, timedelta], ...] = ()
+    text: str
 
-    @property
-    def text(self) -> str:
-        """The time, and where it is from."""
-        return f"{duration_text(self.time)}: {self.because}"
 
-    @property
-    def because(self) -> str:
-        """The source, with the requests that it was learned from."""
-        if self.source == "default":
-            return "the default, until a request was answered"
-        answers = ", ".join(f"request {number} took {duration_text(waited)}" for number, waited in self.waits)
-        return {
-            "learned": f"the longest of {counted(len(self.waits), 'answer')}: {answers}",
-            "profile": f"as the profile says{answers and f'; {answers}'}",
-            "least": f"the least that is counted on; {answers}",
-        }[self.source]
+_UNKNOWN: Final = LeadTime(
+    DEFAULT_LEAD_TIME, f"{duration_text(DEFAULT_LEAD_TIME)}: the default, until a request was answered"
+)
 
 
 def lead_time(account: Account, known: timedelta | None) -> LeadTime:
@@ -56,20 +43,23 @@ def lead_time(account: Account, known: timedelta | None) -> LeadTime:
 
     Never less than `known`, the profile's, nor than a day: starting early costs nothing, late an outage.
     """
-    answered = [
+    waits = [
         (request.number, request.closed_at - request.submissions[0].at)
         for request in account.requests
         if request.submissions and request.closed_at and request.closed is Closed.ANSWERED
-    ]
-    if not answered:
-        return LeadTime(known, "profile") if known else _UNKNOWN
-    waits = tuple(answered[-LEARN_FROM:])
-    learned = LeadTime(max(waited for _, waited in waits), "learned", waits)
-    least = LeadTime(known, "profile", waits) if known else LeadTime(SHORTEST_LEAD_TIME, "least", waits)
-    return max(learned, least, LeadTime(SHORTEST_LEAD_TIME, "least", waits), key=lambda lead: lead.time)
-
-
-_UNKNOWN: Final = LeadTime(DEFAULT_LEAD_TIME, "default")
+    ][-LEARN_FROM:]
+    if not waits:
+        return LeadTime(known, f"{duration_text(known)}: as the profile says") if known else _UNKNOWN
+    answers = ", ".join(f"request {number} took {duration_text(waited)}" for number, waited in waits)
+    longest, least = max(waited for _, waited in waits), max(known or SHORTEST_LEAD_TIME, SHORTEST_LEAD_TIME)
+    if longest >= least:
+        because = f"the longest of {counted(len(waits), 'answer')}: {answers}"
+    elif least == known:
+        because = f"as the profile says; {answers}"
+    else:
+        because = f"the least that is counted on; {answers}"
+    time = max(longest, least)
+    return LeadTime(time, f"{duration_text(time)}: {because}")
 
 
 class Rule(Enum):

@@ -11,7 +11,7 @@ from broker.model.due import DueDate, Renewal, Rule
 from broker.model.duration import duration_text
 from broker.model.generation import Generation, PromotionMode, RenewalMode
 from broker.model.life_cycle import Phase, Who
-from broker.model.maintenance import Maintenance
+from broker.model.maintenance import Freeze, Maintenance
 from broker.model.names import AccountName
 from broker.model.situation import Situation, situation
 from broker.model.todo import Todo, forked_todo, must_tell, next_todo, overlap_end
@@ -22,7 +22,7 @@ _HORIZON: Final = timedelta(days=2 * 366)  # no window for a retirement is looke
 _NONE: Final = Maintenance()
 
 
-# gc=False, here and in `due` and `todo`: nothing in a plan refers back to it, and a sweep makes many plans
+# gc=False, here and in `due`, `situation` and `todo`: nothing in a plan refers back to it, and a sweep makes many plans
 
 
 class Action(Enum):
@@ -135,15 +135,14 @@ def _promotion(due: DueDate | None, phase: Phase, ready: datetime, maintenance: 
         return Step(Action.PROMOTE, ready, f"the certificate ends on {due.end}: no window is waited for"), True
     lifetime = due.not_after - due.not_before
     deadline = due.not_after - (LAST_DAY if lifetime > _FOUR_DAYS else lifetime / 4)
-    opening = maintenance.opening(ready, deadline)
+    freeze, opening = maintenance.freeze_at(ready), maintenance.opening(ready, deadline)
     if opening:
         window = f"in window {opening.window}" if opening.window else "as soon as the answer is there"
-        return Step(Action.PROMOTE, opening.at, window + _held_back(ready, maintenance)), True
+        return Step(Action.PROMOTE, opening.at, window + _held_back(freeze)), True
     thawed = maintenance.thawed(ready)
     if thawed < deadline:
         because = f"no window opens in time, and the certificate ends on {due.end}: none is waited for"
         return Step(Action.PROMOTE, thawed, because), False
-    freeze = maintenance.freeze_at(ready)
     when = f"in freeze {freeze.name}" if freeze else "on the last day"
     return Step(Action.PROMOTE, max(ready, deadline), f"{when}: the certificate ends on {due.end}"), False
 
@@ -157,11 +156,10 @@ def _retirement(seen: Situation, generation: Generation, maintenance: Maintenanc
     if opening is None:
         return Step(Action.RETIRE, None, f"{because}; no window opens within two years")
     window = f", in window {opening.window}" if opening.window else ""
-    return Step(Action.RETIRE, opening.at, because + window + _held_back(ready, maintenance))
+    return Step(Action.RETIRE, opening.at, because + window + _held_back(maintenance.freeze_at(ready)))
 
 
-def _held_back(ready: datetime, maintenance: Maintenance) -> str:
-    freeze = maintenance.freeze_at(ready)
+def _held_back(freeze: Freeze | None) -> str:
     return f", after freeze {freeze.name}" if freeze else ""
 
 
@@ -172,7 +170,3 @@ def _snoozed_too_long(due: DueDate | None) -> tuple[str, ...]:
         f"it is snoozed until {due.at:%F %TZ}: less than the {duration_text(due.needed)} before its end that "
         "the partner's people and our margin need",
     )
-
-
-def _end(due: DueDate) -> str:
-    return f"the certificate ends on {due.not_after:%F %TZ}"

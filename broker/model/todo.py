@@ -130,25 +130,34 @@ def next_todo(seen: Situation) -> Todo:
 
     If the current certificate is over, or the account is suspended, the step says so first.
     """
-    account, now, due, candidate = seen.account, seen.now, seen.due, seen.candidate
-    step = (
-        _to_fix(account, candidate or seen.current)
-        or (_to_promote(account, candidate, now) if candidate else _requested(seen))
-        or (_to_replace(seen, seen.compromised) if seen.compromised else None)
-        or _to_begin(seen)
-        or _to_tidy(seen)
-    )
+    account, now, due, step = seen.account, seen.now, seen.due, _step(seen)
     known = account.compromise if seen.compromised else None
     if known:
         message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}); {step.message}"
         return Todo(Phase.COMPROMISED, message, step.hint, known.at, step.who)
     if due and due.not_after <= now:
-        step = (None if candidate or account.breaker else _to_return(account, now)) or step
+        step = (None if seen.candidate or account.breaker else _to_return(account, now)) or step
         return Todo(Phase.EXPIRED, f"EXPIRED on {due.end}; {step.message}", step.hint, due.not_after, step.who)
     if account.suspended and step.state is not State.STOPPED:
         message = f"suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason}): nothing is issued"
         return Todo(Phase.SUSPENDED, message, f"broker account resume {account.name}", account.suspended.at)
     return step
+
+
+def _step(seen: Situation) -> Todo:
+    account, candidate = seen.account, seen.candidate
+    fault = _to_fix(account, candidate or seen.current)
+    if fault:
+        return fault
+    if candidate:
+        return _to_promote(account, candidate, seen.now)
+    if seen.refused:
+        return _to_correct(account, seen.refused)
+    if seen.request:
+        return _to_wait(seen, seen.request)
+    if seen.compromised:
+        return _to_replace(seen, seen.compromised)
+    return _to_begin(seen) or _to_tidy(seen)
 
 
 def last_answer(account: Account, generation: Generation) -> tuple[Try, Verdict] | None:
@@ -218,15 +227,15 @@ def _to_promote(account: Account, candidate: Generation, now: datetime) -> Todo:
     return Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}", since)
 
 
-def _requested(seen: Situation) -> Todo | None:
-    account, request, refused = seen.account, seen.request, seen.refused
-    name = account.name
-    if refused:
-        why = refused.closed_because and f": {refused.closed_because}"
-        message = f"the partner refused signing request {refused.number} on {refused.closed_at:%F}{why}; correct it"
-        return Todo(Phase.REFUSED, message, f"broker csr new {name}", refused.closed_at)
-    if request is None:
-        return None
+def _to_correct(account: Account, refused: SigningRequest) -> Todo:
+    why = refused.closed_because and f": {refused.closed_because}"
+    message = f"the partner refused signing request {refused.number} on {refused.closed_at:%F}{why}; correct it"
+    return Todo(Phase.REFUSED, message, f"broker csr new {account.name}", refused.closed_at)
+
+
+def _to_wait(seen: Situation, request: SigningRequest) -> Todo:
+    """Return the step of a request that is open: to send it, to wait, or to ask the partner's people."""
+    account, name = seen.account, seen.account.name
     if not request.submissions:
         message = f"signing request {request.number} was never sent"
         return Todo(Phase.DRAFTED, message, f"broker csr submit {name}", request.drafted_at)

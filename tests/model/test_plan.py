@@ -120,7 +120,7 @@ def test_a_lead_time_names_its_evidence() -> None:
     account = promoted(account, 2, at=later(days=9))
     due = planned(account).due
     assert due
-    assert due.lead.because == "the longest of 1 answer: request 2 took 9d"
+    assert due.lead.text == "9d: the longest of 1 answer: request 2 took 9d"
 
 
 def test_due_is_automatic_unless_a_person_decides() -> None:
@@ -192,6 +192,27 @@ def test_short_one_is_due_from_its_start() -> None:
     assert (plan.phase, plan.automatic) == (Phase.DUE, True)
     assert plan.due
     assert "more than its lifetime of 30d" in plan.due.because
+
+
+def test_a_phase_knows_its_begin() -> None:
+    account = with_current()
+    sent = requesting.submitted(with_open_request(account), 2, Submission(later(days=1), "hand"), by=BY)
+    overlapping = promoted(with_answer(account), 2, at=later(days=3))
+    begun = [
+        (an_account(), 1, Phase.NEW, 0),
+        (account, 10, Phase.NOT_DUE, 0),
+        (account, 350, Phase.DUE, 365 * 0.9),
+        (account, 366, Phase.EXPIRED, 365),
+        (with_open_request(account), 5, Phase.DRAFTED, 0),
+        (sent, 2, Phase.SENT, 1),
+        (sent, 30, Phase.OVERDUE, 1 + 21),
+        (with_answer(account), 5, Phase.CANDIDATE, 0),
+        (overlapping, 4, Phase.OVERLAP, 3),
+        (overlapping, 11, Phase.RETIRING, 3 + 7),
+    ]
+    for of, now, phase, since in begun:
+        plan = planned(of, days=now)
+        assert (plan.phase, plan.since) == (phase, later(days=since))
 
 
 def test_an_overlap_ends_with_the_old_certificate() -> None:
