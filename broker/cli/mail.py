@@ -42,7 +42,8 @@ def set_(start: Start, name: str, password_file: str) -> None:
     secret = read_password(password_file)
     log.hide(Redactor([secret]).redact)
     number = secrets.store(name, secret)
-    show_done(f"secret {number} of [mail.{name}] is stored", name=name, number=number)
+    table = "[notify]" if name == WEBHOOK else f"[mail.{name}]"
+    show_done(f"secret {number} of {table} is stored", name=name, number=number)
     if name == WEBHOOK:
         note("next: broker notify test webhook")
     elif _configured(start.broker.mail):

@@ -121,7 +121,8 @@ class Notifying:
         if not (channels.mail or channels.webhook):
             if Role.ROTATOR in self._broker.roles.here:
                 message = "no channel for notices is configured on this host: its scheduler tells nobody"
-                yield Finding.note("notice.none", message, "docs/notices.md says how")
+                hint = "set host and from under [mail.smtp], or webhook under [notify]"
+                yield Finding.note("notice.none", message, hint)
             return
         accounts = [account for account in accounts if not account.removed]
         try:

@@ -77,6 +77,7 @@ class Planning:
     def found(self, names: Sequence[AccountName], clock: Clock) -> Iterator[tuple[Account, AccountPlan, datetime]]:
         """Yield accounts with their plans and the time, read as the auditor."""
         broker = self._broker
+        _ = self.maintenance  # a mistake in it is reported once: it is no account's
         accounts = [broker.account(name).kept() for name in dict.fromkeys(names)]
         accounts = accounts or [account for account in broker.all_accounts() if not account.removed]
         now = clock()  # after the accounts: a missing login or account is reported first

@@ -102,7 +102,7 @@ def _planned(seen: Situation, phase: Phase, maintenance: Maintenance) -> tuple[t
         steps.append(Step(Action.REPLY, ready, f"lead time {lead.text}"))
     promotion, in_time = _promotion(seen.due, phase, max(ready, seen.now), maintenance)
     steps.append(promotion)
-    return tuple(steps), warnings if in_time else (*warnings, promotion.because)
+    return tuple(steps), warnings if in_time else (*warnings, f"promotion: {promotion.because}")
 
 
 def _asking(seen: Situation) -> tuple[Step | None, datetime | None]:

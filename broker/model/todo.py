@@ -224,6 +224,8 @@ def _to_promote(account: Account, candidate: Generation, now: datetime) -> Todo:
         return Todo(Phase.CANDIDATE, message, f"{hint}broker rotation promote {name} --force --reason TEXT", since)
     made, verdict = last_answer(account, candidate) or (None, None)
     tried = f" again (on {made.at:%F %TZ} the answer was {made.verdict})" if made and verdict else ""
+    if made and verdict is Verdict.OK:
+        message, tried = f"generation {candidate.number} is ready to be promoted", f" (accepted on {made.at:%F %TZ})"
     return Todo(Phase.CANDIDATE, message + tried, f"broker rotation promote {name}", since)
 
 

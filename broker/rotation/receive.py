@@ -19,7 +19,7 @@ from broker.model.stage import Stage
 from broker.model.subject import SubjectRules
 from broker.pki import csr
 from broker.pki.certificate_fields import fingerprint_of
-from broker.pki.certificates import ca_set, load
+from broker.pki.certificates import ca_set, describe, load
 from broker.pki.chain import paths, unverifiable
 from broker.pki.reply import ReplyParts
 from broker.pki.verification import ACCEPTABLE, Expected, best_path, verify_certificate
@@ -258,11 +258,14 @@ def _question(account: Account, certificate: Certificate, reply: Reply, wanted: 
         message = "the certificate is signed by a CA that is neither accepted nor in the reply"
         return Finding.error("reply.ca", message, "ask the partner for its CA certificate, and import both in one file")
     known = {issuer.fingerprint, *map(fingerprint_of, path)}.union(*_pinned(account), *(a.fingerprints for a in wanted))
+    accepted = [describe(ca) for ca in load(account.ca_set(account.issuing).pem)] if account.issuing else []
+    namesake = any(ca.subject == issuer.subject and ca.spki != issuer.spki for ca in accepted)
+    alike = "; an accepted CA has this name and another key, so it may be forged" if namesake else ""
     others = [d for d in parts.authorities if d.fingerprint not in known]
     more = "".join(f"; the reply also has {d.named}: accept it too, if it is the server's" for d in others)
     return Finding.error(
         "reply.ca",
-        f"the certificate is signed by a CA that is not accepted: {issuer.named}{more}",
+        f"the certificate is signed by a CA that is not accepted: {issuer.named}{alike}{more}",
         f"compare fingerprints with the partner over another channel, then: {options.command(account)} "
         f"--accept-ca {format_fingerprint(issuer.fingerprint)}",
     )

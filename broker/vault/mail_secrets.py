@@ -33,7 +33,7 @@ class VaultMailSecrets:
                 break
         else:
             raise ConflictError(
-                f"others store secrets for [mail.{name}]", hint=f"broker mail set {name} stores it again"
+                f"others store secrets for {_table_of(name)}", hint=f"broker mail set {name} stores it again"
             )
         for path in (layout.mail_secret(name, older) for older in taken):
             if any(self._vault.versions(path).values()):
@@ -44,15 +44,20 @@ class VaultMailSecrets:
         """Return the secret that was stored last; raise `InputError` if there is none."""
         number = max(self.numbers(name), default=0)
         if not number:
-            message = f"no secret is stored for [mail.{name}]"
+            message = f"no secret is stored for {_table_of(name)}"
             raise InputError(message, hint=f"broker mail set {name}")
-        where = f"secret {number} of [mail.{name}]"
+        where = f"secret {number} of {_table_of(name)}"
         return Secret(decoded(self._vault.read(layout.mail_secret(name, number)).data, _Stored, where).secret)
 
     def numbers(self, name: str) -> list[int]:
         """Return the numbers of the secrets that were stored, the destroyed ones too."""
         listed = self._vault.list(layout.mail_secrets(name))
         return [int(entry) for entry in listed if entry.isascii() and entry.isdecimal()]
+
+
+def _table_of(name: str) -> str:
+    """Return the table of broker.toml that the secret `name` belongs to."""
+    return "[notify]" if name == "webhook" else f"[mail.{name}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def test_a_plan_warns_if_no_window_comes_in_time(harness: CliHarness) -> None:
     ended = harness.ok("rotation plan", env=env, wiring=wiring)
     end = harness.ok("rotation plan -o json", env=env, wiring=wiring).json[0]["not_after"]
     if not end.startswith("2028-03"):  # else the leap day lies before it
-        assert "warning: acme: no window opens in time" in ended.err
+        assert "warning: acme: promotion: no window opens in time" in ended.err
         assert "renew" in ended.out, "and renewal starts anyway"
 
 
@@ -121,8 +121,10 @@ def test_config_shows_and_checks_windows(harness: CliHarness) -> None:
 ])  # fmt: skip
 def test_bad_windows_are_refused(harness: CliHarness, more: str, words: str) -> None:
     harness.put("empty")
-    ended = harness.run("config check", env=configured(harness, more))
-    assert (ended.code, words in ended.err) == (2, True), ended.err
+    env = configured(harness, more)
+    for command in ("config check", "status", "rotation run --once"):
+        ended = harness.run(command, env=env)
+        assert (ended.code, words in ended.err) == (2, True), ended.err
 
 
 def test_a_sweep_names_what_failed(harness: CliHarness) -> None:

@@ -169,7 +169,7 @@ def test_no_window_before_the_end_is_warned_of() -> None:
     assert steps_of(plan)[Action.RENEW] == renew, "renewal starts anyway"
     assert steps_of(plan)[Action.PROMOTE] == renew + 21 * DAY
     assert plan.warnings == (
-        f"no window opens in time, and the certificate ends on {later(days=365):%F %TZ}: none is waited for",
+        f"promotion: no window opens in time, and the certificate ends on {later(days=365):%F %TZ}: none is waited for",
     )
 
 

@@ -92,6 +92,11 @@ def test_answer_about_nothing_is_tried_again(verdict: Verdict) -> None:
     assert found.hint == "broker rotation promote mzp-1"
 
 
+def test_an_accepted_candidate_says_so() -> None:
+    found = step(tried(renewing(), 2, Verdict.OK))
+    assert found.message == f"generation 2 is ready to be promoted (accepted on {NOW:%F %TZ})"
+
+
 def test_other_parts_are_another_set() -> None:
     """A new password changes what the candidate makes: the old answer says nothing about it."""
     account = with_new_password(tried(renewing(), 2, Verdict.CERTIFICATE_REJECTED))

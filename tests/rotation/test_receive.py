@@ -427,6 +427,11 @@ def test_ca_question_leaves_out_trusted_ones() -> None:
     assert "Stranger" in refused.message
     assert "Root" not in refused.message
     assert "Server CA" not in refused.message
+    assert "forged" not in refused.message
+    forger = pki.a_ca("Root", key=pki.a_key("forged"))
+    assert (
+        "has this name and another key" in refusal(renewing(), pki.a_leaf(forger, SECOND), forger.certificate).message
+    )
 
 
 def test_unaccepted_ca_is_judged_already() -> None:
