@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from broker.copies import replace
 from broker.errors import BrokerError, ConflictError, RefusedError, WaitingError
 from broker.model.account import Account
 from broker.model.due import Renewal
@@ -131,14 +132,16 @@ def next_todo(seen: Situation) -> Todo:
     If the current certificate is over, or the account is suspended, the step says so first.
     """
     account, now, due, step = seen.account, seen.now, seen.due, _step(seen)
-    known = account.compromise if seen.compromised else None
+    known, halted = account.compromise if seen.compromised else None, " and suspended" if account.suspended else ""
     if known:
-        message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}); {step.message}"
+        message = f"COMPROMISED on {known.at:%F %TZ} ({known.reason}){halted}; {step.message}"
         return Todo(Phase.COMPROMISED, message, step.hint, known.at, step.who)
     if due and due.not_after <= now:
         step = (None if seen.candidate or account.breaker else _to_return(account, now)) or step
-        return Todo(Phase.EXPIRED, f"EXPIRED on {due.end}; {step.message}", step.hint, due.not_after, step.who)
-    if account.suspended and step.state is not State.STOPPED:
+        return Todo(Phase.EXPIRED, f"EXPIRED on {due.end}{halted}; {step.message}", step.hint, due.not_after, step.who)
+    if account.suspended:
+        if step.state is State.STOPPED:
+            return replace(step, message=f"suspended; {step.message}")
         message = f"suspended since {account.suspended.at:%F %TZ} ({account.suspended.reason}): nothing is issued"
         return Todo(Phase.SUSPENDED, message, f"broker account resume {account.name}", account.suspended.at)
     return step

@@ -118,7 +118,9 @@ def test_suspension_is_the_next_step() -> None:
     assert (found.state, found.hint) == (State.SUSPENDED, "broker account resume mzp-1")
     assert "stolen" in found.message
     assert step(account, END).state is State.EXPIRED
-    assert step(tried(account, 1, Verdict.WRONG_CA)).state is State.STOPPED
+    assert step(account, END).message.startswith(f"EXPIRED on {END:%F %TZ} and suspended; ")
+    stopped = step(tried(account, 1, Verdict.WRONG_CA))
+    assert (stopped.state, stopped.message[:11]) == (State.STOPPED, "suspended; ")
 
 
 def test_a_refusal_is_no_silence() -> None:
@@ -150,7 +152,7 @@ def test_a_known_key_stays_loud() -> None:
         *["broker rotation revoked mzp-1 --generation 1"] * 2,
     ]
     for account in (known, waiting, sent, candidate, over, retired):
-        assert step(account).message.startswith(f"COMPROMISED on {NOW:%F %TZ} (stolen); ")
+        assert step(account).message.startswith(f"COMPROMISED on {NOW:%F %TZ} (stolen) and suspended; ")
         assert step(account).state is State.STOPPED
     dead = compromising.certificate_revoked(retired, 1, "", STAMP)
     assert step(dead).state is State.SUSPENDED
