@@ -27,7 +27,7 @@ from broker.compose.submitting import Submitting
 from broker.compose.vaults import Vaults
 from broker.config import Config
 from broker.copies import replace
-from broker.errors import BrokerError, RefusedError
+from broker.errors import BrokerError, RefusedError, UnknownNameError
 from broker.evidence.audit import Record, collect
 from broker.evidence.holders import Holder, Period
 from broker.evidence.journal import Journal, chain_name
@@ -390,6 +390,8 @@ class Broker:
             )
         except ForkedEvidenceError:
             raise
+        except UnknownNameError:  # no account: nothing is due
+            return
         except BrokerError as error:
             reason = f"evidence that is due is not stored yet ({error.message})"
             self._say(f"note: {reason}: the next change of {name} tries again")

@@ -325,6 +325,8 @@ ROWS: Final = (
     Row(f"reply dismiss acme/{REPLY} --reason no", 2, f"acme has no reply '{REPLY}'"),
     Row("cert inspect good.csr", 2, "neither a certificate nor a client_id"),
     Row("rotation status nobody", 2, "there is no account nobody"),
+    Row("rotation promote nobody", 2, "there is no account nobody"),
+    Row("rotation retire nobody --generation 1", 2, "there is no account nobody"),
     Row("rotation rehearse nobody", 2, "there is no account nobody"),
     Row("needs-renewal nobody", 255, "there is no account nobody"),
     Row("needs-renewal", 255, "missing argument"),
@@ -511,6 +513,7 @@ def test_bad_command_line_changes_nothing(harness: CliHarness, printed_runs: Pri
     harness.put(row.state)
     ended = harness.run(row.line, input=row.input)
     assert_told(ended, row.code, row.says)
+    assert "is not stored yet" not in ended.err, "nothing is due"
     harness.assert_unchanged()
     printed_runs.assert_work(ended.err, row.state)
 
