@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
+from broker.errors import PartlyUnavailableError, VaultUnavailableError
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes.moving import settled
@@ -75,12 +76,16 @@ class UseCase(Struct, frozen=True):
 
     @contextmanager
     def settling(self, name: AccountName) -> Iterator[None]:
-        """Settle when the body ends, also by an error, which takes precedence over an error of settling."""
+        """Settle when the body ends, also by an error, which takes precedence over an error of settling.
+
+        If Vault is away, a later command settles: it is not waited for twice.
+        """
         try:
             yield
-        except BaseException:
-            with suppress(ForkedEvidenceError):
-                self.settle(name)
+        except BaseException as error:
+            if not isinstance(error, VaultUnavailableError) or isinstance(error, PartlyUnavailableError):
+                with suppress(ForkedEvidenceError):
+                    self.settle(name)
             raise
         self.settle(name)
 

@@ -8,7 +8,14 @@ from functools import partial
 
 import pytest
 
-from broker.errors import ConflictError, UnknownNameError, VaultUnavailableError
+from broker.copies import replace
+from broker.errors import (
+    BrokerError,
+    ConflictError,
+    PartlyUnavailableError,
+    UnknownNameError,
+    VaultUnavailableError,
+)
 from broker.model.account import Account
 from broker.model.chain import Entry
 from broker.model.changes import moving, registering, trying
@@ -210,6 +217,18 @@ def test_done_by_another_is_not_changed() -> None:
 
 
 # -- settle
+
+
+@pytest.mark.parametrize(
+    ("error", "settles"),
+    [(VaultUnavailableError("sealed"), 0), (PartlyUnavailableError("busy"), 1), (ConflictError("overtaken"), 1)],
+)
+def test_an_absent_vault_is_waited_for_once(error: BrokerError, settles: int) -> None:
+    settled: list[AccountName] = []
+    rotation = replace(a_simulation().rotation(), settle=settled.append)
+    with pytest.raises(type(error)), rotation.settling(MZP):
+        raise error
+    assert settled == [MZP] * settles
 
 
 def test_settling_twice_writes_nothing() -> None:
