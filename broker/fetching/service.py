@@ -208,6 +208,8 @@ def _fault(error: Exception) -> tuple[str, str]:
         return f"its certificate is not trusted ({error.verify_message})", "check BROKER_CACERT, and BROKER_ADDR"
     if isinstance(error, ssl.SSLError):
         return "it does not speak TLS as we do", "check BROKER_ADDR: is it http:// on loopback?"
+    if isinstance(error, TimeoutError):
+        return "no answer in time", "try again, since its Vault may be away; if it stays so, check BROKER_ADDR"
     return "no answer", "check BROKER_ADDR"
 
 
