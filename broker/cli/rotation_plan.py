@@ -62,18 +62,15 @@ def snooze(start: Start, account: AccountName, until: str | None, reason: str, e
 def _show_all(found: Sequence[PlanReport], now: datetime) -> None:
     show_table(
         ["account", "phase", "next step", "when", "who"],
-        [
-            (
-                one.account,
-                one.phase.value,
-                one.steps[0].action.value if one.steps else None,
-                at_time(one.steps[0].at, now) if one.steps else None,
-                _who(one),
-            )
-            for one in found
-        ],
+        [(one.account, one.phase.value, *_next_step(one, now), _who(one)) for one in found],
         empty="there are no accounts yet: broker account add --help",
     )
+
+
+def _next_step(one: PlanReport, now: datetime) -> tuple[str, str] | tuple[None, None]:
+    """Return the earliest step, and when; steps without a time come last."""
+    first = min(one.steps, key=lambda step: (step.at is None, step.at), default=None)
+    return (first.action.value, at_time(first.at, now)) if first else (None, None)
 
 
 def _show_one(one: PlanReport, now: datetime) -> None:

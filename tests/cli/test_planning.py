@@ -127,6 +127,14 @@ def test_bad_windows_are_refused(harness: CliHarness, more: str, words: str) -> 
         assert (ended.code, words in ended.err) == (2, True), ended.err
 
 
+def test_the_next_step_is_the_earliest(harness: CliHarness) -> None:
+    """A candidate waits, and an older generation is retired in some days."""
+    harness.put("rotated")
+    harness.ok("csr new acme --out acme.csr")
+    row = harness.ok("rotation plan").out.splitlines()[1].split()
+    assert row[:3] == ["acme", "drafted", "send"]
+
+
 def test_a_sweep_names_what_failed(harness: CliHarness) -> None:
     """Also if it belongs to no account."""
     harness.put("promoted")
