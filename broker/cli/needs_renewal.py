@@ -31,6 +31,8 @@ def command(start: Start, account: AccountName, renew_before: str) -> int:
     found = start.broker.planning.need(account, renew_before, start.broker.true_clock)
     if not wrote_json(found):
         note(f"{account}: {found.message}")
+        if found.hint:
+            note(f"hint: {found.hint}")
     if found.due is None:
         return _NOTHING
     return 0 if found.needed else _NOT_DUE

@@ -271,7 +271,7 @@ def _show_sweep(report: SweepReport) -> int:
     for deed in report.deeds:
         again = f"; it is tried again after {deed.until:%F %TZ}" if deed.until else ""
         if deed.hint:
-            note(f"{deed.account or deed.do}: {deed.hint}{again}")
+            note(f"hint: {deed.account or deed.do}: {deed.hint}{again}")
     return code
 
 

@@ -70,6 +70,7 @@ def command(start: Start, /, dev: bool, **given: Any) -> int:
     if dev:
         importlib.import_module("broker_demo.dev").serve(Listening(**given))  # of the stand-in's distribution
         return 0
+    start.suggest("vault.patience", "8s")  # clients wait 10 s for an answer
     start.suggest("log.level", "info")
     start.suggest("log.format", "json")
     pki, name = start.config["serve.tls_pki"], start.config["serve.tls_name"]

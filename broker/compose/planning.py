@@ -114,13 +114,15 @@ class Need(Struct, frozen=True):
     needed: bool
     due: datetime | None
     message: str
+    hint: str = ""
 
 
 def _need(account: Account, renewal: Renewal, renew_before: str, now: datetime) -> Need:
     """Return whether a person or program must start the renewal of `account`; not if one goes on."""
     due = account_due(account, renewal, renew_before)
     if due is None:
-        return Need(account.name, False, None, "it has no certificate, so there is nothing to renew")
+        message, hint = "it has no certificate, so there is nothing to renew", f"broker rotation status {account.name}"
+        return Need(account.name, False, None, message, hint)
     going_on = bool(account.open_request or account.automatic_candidate)
     needed, at = due.at <= now and not going_on, f"{due.at:%F %TZ} ({due.because})"
     message = f"renewal is due since {at}" if due.at <= now else f"renewal is due on {at}"

@@ -47,5 +47,5 @@ def guess(word: str, words: Iterable[str]) -> str:
     """Return a question about the word that is meant, if one of `words` is near to `word`; else ""."""
     from difflib import get_close_matches  # only here: start-up counts
 
-    near = get_close_matches(word, list(words), n=1)
+    near = get_close_matches(word, [other for other in words if other != word], n=1)
     return f"did you mean {near[0]}? " if near else ""

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from broker.compose.graph import Broker
 from tests.support.cli_harness import CliHarness
 from tests.support.system import PASSWORD
 
@@ -63,6 +64,20 @@ def test_retries_are_logged_on_stderr(harness: CliHarness) -> None:
     ended = harness.run("app list acme -o json -vv", env=away)
     assert json.loads(ended.out)["code"] == "vault-unavailable"
     assert {line["event"] for line in lines(ended.err)} == {"vault retry"}
+
+
+def test_the_service_outwaits_no_client(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of it reads for 10 seconds, so by then it has said that Vault is away."""
+    found: list[str] = []
+
+    def serve(broker: Broker, *_: object) -> int:
+        found.append(broker.roles.config["vault.patience"])
+        return 0
+
+    monkeypatch.setattr(Broker, "serve", serve)
+    for given in ("", "--timeout 3s "):
+        harness.ok(f"{given}serve --listen 127.0.0.1:0")
+    assert found == ["8s", "3s"]
 
 
 def test_a_fault_leaves_its_stack(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from unicodedata import normalize
 import pytest
 
 from broker.errors import InputError
-from broker.model.names import account_name, checked_name, mail_address
+from broker.model.names import account_name, checked_name, guess, mail_address
 from tests.support.accounts import assert_refused
 
 
@@ -114,3 +114,7 @@ def test_letters_of_every_script_are_kept(good: str) -> None:
 def test_unusable_mail_address_is_refused(bad: str) -> None:
     with assert_refused(InputError, "is not one mail address"):
         mail_address(bad)
+
+
+def test_a_guess_is_another_word() -> None:
+    assert [guess(word, ["acme", "other"]) for word in ("acne", "acme")] == ["did you mean acme? ", ""]

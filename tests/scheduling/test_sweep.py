@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -250,11 +251,12 @@ def test_a_wrong_clock_sends_and_retires_nothing() -> None:
     assert made.sent == [2]  # it resumes by itself
 
 
-@pytest.mark.parametrize("fence", [1, 2, 3, 6])  # 4 and 5: of the way back, without which a promotion goes on
+@pytest.mark.parametrize("fence", range(1, 7))
 def test_a_lost_lock_ends_the_sweep(fence: int) -> None:
     made = begun(promotion=AUTO)
     made.answers, made.lost_at = True, fence
-    with pytest.raises(LostLockError):
+    is_way_back = fence in (4, 5)  # then that is not tried, and what was accepted is made current: no try is sent twice
+    with nullcontext() if is_way_back else pytest.raises(LostLockError):
         made.sweep(days=DUE)
     made.sim.now += timedelta(minutes=3)  # a canary may be on its way
     made.sweep()
