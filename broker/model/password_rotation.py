@@ -70,11 +70,13 @@ class PasswordRotation(Struct, frozen=True):
         return next((one for one in self.steps if one.step is step), None)
 
     def with_step(self, step: PasswordStep, stamp: Stamp, note: str = "") -> Self:
-        """Return the rotation with `step` done. Another password that is stored is not tried yet."""
+        """Return the rotation with `step` done. Another password that is stored is not tried yet.
+
+        Once a password is promoted, it replaces the old one, and another password that is stored undoes no step.
+        """
         kept = self.steps
-        if step is PasswordStep.STORED:
-            over = (PasswordStep.STORED, PasswordStep.TRIED, PasswordStep.PROMOTED)
-            kept = tuple(one for one in kept if one.step not in over)
+        if step is PasswordStep.STORED and not self.done(PasswordStep.PROMOTED):
+            kept = tuple(one for one in kept if one.step not in (PasswordStep.STORED, PasswordStep.TRIED))
         elif self.done(step):
             return self
         return replace(self, steps=(*kept, StepDone(step, stamp.at, stamp.by, note)))

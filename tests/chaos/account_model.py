@@ -208,11 +208,12 @@ class State:
         return after
 
     def noted(self, step: str, password: int) -> State:
-        """Note a step of the password rotation; another password that is stored is not tried yet."""
+        """Note a step of the password rotation; another password is not tried yet, if none is promoted."""
         if self.rotation is None or password <= self.rotation[0]:
             return self
         old, done = self.rotation
-        return replace(self, rotation=(old, (done - set(PASSWORD_STEPS[2:5]) if step == "stored" else done) | {step}))
+        again = step == "stored" and "promoted" not in done
+        return replace(self, rotation=(old, (done - set(PASSWORD_STEPS[2:4]) if again else done) | {step}))
 
     def born(self, key: int, password: int, ids: frozenset[tuple[str, str]] = frozenset()) -> State:
         number = len(self.generations) + 1

@@ -48,7 +48,7 @@ def password_rotate(op: Operation, state: State, _: Phase) -> Steps:
     elif done in steps:
         yield from ends(op.code == OK, state)
     elif done != following:
-        yield from ends(op.failed(REFUSED, f"is not {following} yet"), state)
+        yield from ends(op.failed(REFUSED, f"step {done} comes after step {following} (", "is not done"), state)
     else:
         left = None if done == "dead" else (old, steps | {done})
         yield from ends(op.code == OK, replace(state, rotation=left))

@@ -133,5 +133,5 @@ def test_two_slowed_down_are_explained(arena: Arena, pair: str) -> None:
 @pytest.mark.chaos
 @pytest.mark.parametrize("pair", PAIRS)
 def test_two_at_once_again_and_again(arena: Arena, pair: str) -> None:
-    for seed in range(SEED + 2, SEED + 2 + ROUNDS):
+    for seed in range(SEED, SEED + ROUNDS):  # from the first, so that a failure names the seed that repeats it
         play(arena, pair, seed)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from broker.copies import replace
 from tests.chaos.account_model import Generation, Request, State
 from tests.chaos.command_model import COMMANDS
 from tests.chaos.linearizable import Operation, Search
+from tests.support.sources import MODULES, tree
 
 OPEN = State(requests=(Request(1, "answered"), Request(2)), generations=(Generation(1, 1, 1, "current"),), password=1)
 OPEN = replace(OPEN, taken=1, good=frozenset({1}))
@@ -118,6 +124,49 @@ def test_wrong_exit_code_is_rejected(code: int) -> None:
 
 def test_wrong_promotion_number_is_rejected() -> None:
     assert not explained(TWO, PROMOTED, op("rotation promote", 0, 9, number=1))
+
+
+STORED = frozenset({"asked", "set", "stored"})
+TRIED = replace(OPEN, rotation=(1, STORED | {"tried"})).born(0, 2)
+TRIED = replace(TRIED, password=2, taken=2, good=frozenset({1, 2}))
+DEAD = op("password rotate", 0, 9, 6, said="step dead comes after step tried (…), which is not done", done="dead")
+
+
+def test_a_step_undone_by_a_password_is_accepted() -> None:
+    stored = op("password set", 1, 8, number=3, password="p")
+    assert explained(TRIED, None, DEAD, stored), Search(COMMANDS, [DEAD, stored], TRIED, None).report
+    assert not explained(TRIED, None, DEAD), "nobody stored another password"
+    assert not explained(TRIED, None, DEAD, replace(stored, start=10, end=11)), "it was stored later"
+    done = replace(TRIED, rotation=(1, STORED | {"tried", "promoted"}))
+    assert not explained(done, None, DEAD, stored), "a promotion is not undone"
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("tried", "promoted"), ("dead", "set"), ("which is not done", "later")])
+def test_a_wrong_step_is_rejected(right: str, wrong: str) -> None:
+    before = replace(TRIED, rotation=(1, STORED))
+    assert explained(before, before, DEAD)
+    assert not explained(before, before, replace(DEAD, said=DEAD.said.replace(right, wrong)))
+
+
+def _words(model: Path) -> Iterator[str]:
+    """Yield a pattern for each phrase that a model expects in an error of the product."""
+    for node in ast.walk(tree(model)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "failed":
+            for word in node.args[1:]:
+                parts = word.values if isinstance(word, ast.JoinedStr) else [word]
+                if all(isinstance(part, ast.Constant | ast.FormattedValue) for part in parts):
+                    yield "".join(
+                        re.escape(str(p.value)) if isinstance(p, ast.Constant) else r"\{[^{}]+\}" for p in parts
+                    )
+
+
+def test_models_expect_words_of_the_product() -> None:
+    """An error that is written again must be written again here: `make chaos` is too late to find out."""
+    models = sorted(Path(__file__).parent.glob("*_model.py"))
+    expected = [pattern for model in models for pattern in _words(model)]
+    product = "\n".join(file.read_text(encoding="utf-8") for file in MODULES)
+    assert len(expected) > 30
+    assert not [pattern for pattern in expected if not re.search(pattern, product)]
 
 
 def test_misplaced_submission_is_rejected() -> None:

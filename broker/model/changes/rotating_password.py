@@ -32,9 +32,10 @@ def step_confirmed(account: Account, step: PasswordStep, note: str, stamp: Stamp
     rotation = _under_way(account)
     if rotation.done(step):
         return account
-    if rotation.next is not step:
+    first = rotation.next
+    if first is not step:
         raise RefusedError(
-            f"step {step.value} comes after step {rotation.next.value}, which is not done: {rotation.next.meaning}",
+            f"step {step.value} comes after step {first.value} ({first.meaning}), which is not done",
             hint=f"broker password rotate {account.name} shows the steps",
         )
     left = None if step is PasswordStep.DEAD else rotation.with_step(step, stamp, note)

@@ -73,12 +73,12 @@ def test_beginning_again_goes_on() -> None:
 
 @pytest.mark.parametrize("step", [SET, DEAD])
 def test_no_step_is_skipped(step: PasswordStep) -> None:
-    with assert_refused(RefusedError, "after step asked, which is not done"):
+    with assert_refused(RefusedError, "after step asked (the partner", "), which is not done"):
         confirmed(begun(), step)
 
 
 def test_the_old_one_dies_last() -> None:
-    with assert_refused(RefusedError, "after step promoted, which is not done"):
+    with assert_refused(RefusedError, "after step promoted (consumers get it), which is not done"):
         confirmed(tried(with_new_password(confirmed(begun(), ASKED, SET)), 2), DEAD)
 
 
@@ -93,6 +93,17 @@ def test_another_password_is_tried_again() -> None:
     account = tried(with_new_password(begun()), 2)
     assert shown(account) == ["stored", "tried"]
     assert shown(with_new_password(account)) == ["stored"]
+
+
+def test_another_password_undoes_no_promotion() -> None:
+    """The old one is replaced by then, so it can be confirmed as dead, whoever stores another one meanwhile."""
+    account = promoted(with_new_password(confirmed(begun(), ASKED, SET)), 2)
+    other = with_new_password(account)
+    assert under_way(other) == under_way(account)
+    over = confirmed(other, DEAD)
+    assert over.password_rotation is None
+    assert [g.number for g in over.candidates] == [3]
+    assert_sound(over)
 
 
 def test_a_refused_password_is_not_tried() -> None:
