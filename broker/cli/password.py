@@ -9,7 +9,7 @@ from broker.cli.noun import Noun
 from broker.cli.options import account_argument, one_line, read_password, the_reason
 from broker.cli.output import note, show_done, show_table, wrote_json
 from broker.cli.start import Start
-from broker.errors import InputError
+from broker.errors import ConflictError, InputError
 from broker.model.account import Account
 from broker.model.names import AccountName
 from broker.model.password_rotation import BY_HAND, PasswordRotation, PasswordStep, StepDone
@@ -79,12 +79,22 @@ def _asked_for(start: Start, account: Account) -> Account:
         if step is PasswordStep.STORED and click.confirm("Store the new password now?", err=True):
             password = read_password("")
             log.hide(Redactor([password]).redact)
-            account = registry.set_secret(name, password)
+            account = _stored(registry.set_secret(name, password))
         elif step.by_hand and click.confirm(f"{step.value}: {step.meaning}. Is this done?", err=True):
             account = registry.confirm_password_step(name, step, "")
         else:
             break
     return account
+
+
+def _stored(account: Account) -> Account:
+    """Return `account` with a new password. Raise `ConflictError` if somebody ended the rotation during the prompt."""
+    if account.password_rotation:
+        return account
+    raise ConflictError(
+        f"password {account.password} of {account.name} is stored, but the password rotation was ended meanwhile",
+        hint=f"broker status {account.name} shows its next step",
+    )
 
 
 def _show_rotation(account: Account) -> None:

@@ -678,7 +678,7 @@ def test_target_of_a_link_is_replaced(harness: CliHarness) -> None:
 ENVIRONMENTS: Final = [
     ({"BROKER_CONFIG": "nowhere.toml"}, 2, "cannot read nowhere.toml"),
     ({"BROKER_CONFIG": "roles"}, 2, "cannot read roles"),
-    ({"BROKER_CONFIG": "reply.zip"}, 2, "is not TOML"),
+    ({"BROKER_CONFIG": "reply.zip"}, 2, "is not UTF-8 text"),
     ({"VAULT_SKIP_VERIFY": "1"}, 2, "does not talk to a Vault that it cannot verify"),
     ({"VAULT_ADDR": "vault.example"}, 2, "not an address of Vault"),
     ({"VAULT_ADDR": "https://user:planted@vault.example"}, 2, "carries more than host"),

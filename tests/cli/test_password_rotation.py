@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from broker.cli import password
 from broker.model.role import Role
+from broker.model.secret import Secret
 from tests.cli.test_one_role import only
 from tests.support.cli_harness import CliHarness
 from tests.support.system import LOGIN, PASSWORD
@@ -66,6 +69,26 @@ def test_a_terminal_asks_for_each_step(harness: CliHarness) -> None:
     assert "next: broker rotation promote acme --generation 2" in terminal.said
     assert NEW not in terminal.said
     assert harness.ok("password rotate acme -o json").json["next"] == "tried"
+
+
+def test_rotation_ended_at_the_prompt(harness: CliHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else ended it while the new password was typed: nothing says that the old one is dead."""
+
+    def typed(_: str) -> Secret[str]:
+        harness.ok("password rotate acme --abort --reason 'the desk is away'")
+        return Secret(NEW)
+
+    harness.put("changing")
+    for step in ("asked", "set"):
+        harness.ok(f"password rotate acme --done {step}")
+    monkeypatch.setattr(password, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("click.confirm", lambda *_, **__: True)
+    monkeypatch.setattr(password, "read_password", typed)
+    ended = harness.run("password rotate acme")
+    assert ended.code == 8, ended.err
+    assert "password 2 of acme is stored, but the password rotation was ended meanwhile" in ended.err
+    assert "dead" not in ended.err
+    assert [c.parts.password for c in harness.account.candidates] == [2]
 
 
 def test_aborted_rotation_keeps_the_old_password(harness: CliHarness) -> None:
