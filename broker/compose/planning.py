@@ -77,24 +77,14 @@ class Planning:
     def found(self, names: Sequence[AccountName], clock: Clock) -> Iterator[tuple[Account, AccountPlan, datetime]]:
         """Yield accounts with their plans and the time, read as the auditor."""
         broker = self._broker
-        _ = self.maintenance  # a mistake in it is reported once: it is no account's
+        windows = self.maintenance  # a mistake in it is reported once: it is no account's
         accounts = [broker.account(name).kept() for name in dict.fromkeys(names)]
         accounts = accounts or [account for account in broker.all_accounts() if not account.removed]
         now = clock()  # after the accounts: a missing login or account is reported first
         read = cache(partial(broker.profile, role=Role.AUDITOR))
         for account in accounts:
-            plan = self._plan(account, read, now, forked=broker.forked(account))
+            plan = _plan(account, read, now, windows, forked=broker.forked(account))
             yield account, with_arrived(plan, account, broker.arriving.proposals(account.name)), now
-
-    def _plan(
-        self, account: Account, profile: Callable[[str], Profile], now: datetime, *, forked: bool = False
-    ) -> AccountPlan:
-        """Return the plan of `account`. An unreadable profile is reported in it."""
-        try:
-            return plan_of(account, profile(account.profile), now, self.maintenance, forked=forked)
-        except InputError as error:
-            todo = forked_todo(account) if forked else unread_profile_todo(error.message, error.hint)
-            return AccountPlan(account.name, todo.phase, todo.who, False, todo.message, todo.hint, None)
 
     def waits(self, now: datetime) -> str:
         """Return a warning if nothing may be promoted by itself for a long time within two years; else ""."""
@@ -115,6 +105,17 @@ class Need(Struct, frozen=True):
     due: datetime | None
     message: str
     hint: str = ""
+
+
+def _plan(
+    account: Account, profile: Callable[[str], Profile], now: datetime, windows: Maintenance, *, forked: bool
+) -> AccountPlan:
+    """Return the plan of `account`. An unreadable profile is reported in it."""
+    try:
+        return plan_of(account, profile(account.profile), now, windows, forked=forked)
+    except InputError as error:
+        todo = forked_todo(account) if forked else unread_profile_todo(error.message, error.hint)
+        return AccountPlan(account.name, todo.phase, todo.who, False, todo.message, todo.hint, None)
 
 
 def _need(account: Account, renewal: Renewal, renew_before: str, now: datetime) -> Need:

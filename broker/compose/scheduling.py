@@ -6,13 +6,14 @@ import os
 import socket
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from broker.compose.sweeping import Sweeping
 from broker.errors import DeniedError, RefusedError
 from broker.model.account import Account
 from broker.model.duration import parse_duration
+from broker.model.maintenance import Maintenance
 from broker.model.plan import AccountPlan
 from broker.model.role import Role
 from broker.partners.planned import plan_of
@@ -65,12 +66,12 @@ class Scheduling:
             broker.notifying.notices.notify,
             broker.notifying.hooks.run_hooks,
         )
-        _ = broker.planning.maintenance  # a mistake in it ends the command: it is no account's
-        return Sweeps(stores, outside, self._rotation, self._plan, broker.true_clock)
+        windows = broker.planning.maintenance  # a mistake in it ends the command: it is no account's
+        return Sweeps(stores, outside, self._rotation, partial(self._plan, windows), broker.true_clock)
 
     def _rotation(self, fence: Fence) -> Rotation:
         return fenced(self._broker.rotation, fence)
 
-    def _plan(self, account: Account, now: datetime) -> AccountPlan:
+    def _plan(self, windows: Maintenance, account: Account, now: datetime) -> AccountPlan:
         profile = self._broker.profile(account.profile, Role.ROTATOR)
-        return plan_of(account, profile, now, self._broker.planning.maintenance)
+        return plan_of(account, profile, now, windows)

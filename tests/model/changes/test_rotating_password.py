@@ -96,7 +96,7 @@ def test_another_password_is_tried_again() -> None:
 
 
 def test_another_password_undoes_no_promotion() -> None:
-    """The old one is replaced by then, so it can be confirmed as dead, whoever stores another one meanwhile."""
+    """The old one is replaced by then, so it can be confirmed as dead, also if another one is stored meanwhile."""
     account = promoted(with_new_password(confirmed(begun(), ASKED, SET)), 2)
     other = with_new_password(account)
     assert under_way(other) == under_way(account)
