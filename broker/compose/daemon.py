@@ -51,7 +51,8 @@ def run(sweeping: Sweeping, interval: timedelta, at: str, ready: Ready, report: 
     scheduler.start()
     watch.start()
     try:
-        serve([Listener(health(watched), address, guard=Guard(_WATCHERS, address.names))], ready=ready, report=reported)
+        listener = Listener(health(watched), address, guard=Guard(_WATCHERS, address.names))
+        serve([listener], ready=ready, report=reported)
     finally:
         sweeping.ended.set()
         scheduler.shutdown(wait=True)

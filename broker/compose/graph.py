@@ -30,7 +30,6 @@ from broker.copies import replace
 from broker.errors import BrokerError, RefusedError, UnknownNameError
 from broker.evidence.audit import Record, collect
 from broker.evidence.holders import Holder, Period
-from broker.evidence.journal import Journal, chain_name
 from broker.evidence.statements import Anchored, ChainRecord, anchor
 from broker.issuing.batch_issuer import OLDEST
 from broker.model.account import Account
@@ -358,21 +357,11 @@ class Broker:
     @cached_property
     def issuing(self) -> Issuing:
         """The server's use-cases: bundles and leases, for any caller."""
-        return Issuing(self.roles, self.profile, self.clock, self.true_clock, lambda: self._journal)
+        return Issuing(self.roles, self.profile, self.clock, self.true_clock, self.actor)
 
     def serve(self, listening: Listening, ready: Callable[[tuple[str, ...]], None]) -> int:
         """Run the service until a signal asks to end; call `ready` with its addresses once it listens."""
         return served(lambda: self.issuing, listening, ready, partial(report, address=self._manager))
-
-    @cached_property
-    def _journal(self) -> Journal:
-        """One chain for all bundles of this process. Its clock never refuses: giving one back is always recorded."""
-        return Journal(
-            chain_name(self.clock()),
-            lambda entry: self.roles.evidence(Role.SERVER).append(entry),
-            self.clock,
-            self.actor,
-        )
 
     def settle(self, name: AccountName, role: Role = Role.ROTATOR) -> None:
         """Store the evidence that is due and destroy doomed secrets; if Vault fails now, the next change tries again.

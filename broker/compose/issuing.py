@@ -1,5 +1,6 @@
 """Issue bundles as the server role: for one command, or for every caller of a service."""
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
@@ -8,21 +9,24 @@ from typing import Final
 from broker.compose.privileged import Profiles, checked_accounts
 from broker.compose.roles import Roles
 from broker.errors import BrokerError, DeniedError, PartlyUnavailableError, UnknownNameError
-from broker.evidence.journal import Journal
+from broker.evidence.journal import Journal, chain_name
 from broker.issuing.announced import Announced
 from broker.issuing.batch_issuer import BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder, Recording, counted
 from broker.issuing.expiries import Expiries
 from broker.issuing.grant import Issuer, ReadAccount
 from broker.issuing.leases import LeaseSigner
+from broker.issuing.loop_journal import LoopJournal
 from broker.issuing.own_leases import OwnLeases
 from broker.issuing.readiness import require_issuable
 from broker.issuing.timelines import Course, Timelines
 from broker.issuing.usable import Applications, ByRight, usable
 from broker.issuing.waits import Documents, Waits
 from broker.model.account import Account
+from broker.model.chain import Entry
 from broker.model.clock import Clock
-from broker.model.lease import BundleKind, Caller, Consumer
+from broker.model.holdings import NamedLease
+from broker.model.lease import BundleKind, Caller, Consumer, Lease
 from broker.model.names import AccountName
 from broker.model.role import Role
 from broker.model.secret import Secret
@@ -32,9 +36,11 @@ from broker.service.answers import Contents
 from broker.telemetry import log
 from broker.vault import capabilities, layout, pki_engine
 from broker.vault.changes import recent_changes
+from broker.vault.channel import Channel
 from broker.vault.connection import Connection
 from broker.vault.consumers import VaultConsumers
 from broker.vault.errors import OwnDenialError
+from broker.vault.evidence import VaultEvidence
 from broker.vault.exchange import Exchange
 from broker.vault.lease_keys import lease_signer
 from broker.vault.secrets import read_secrets
@@ -60,17 +66,16 @@ def _unavailable(error: OwnDenialError) -> PartlyUnavailableError:
 class Issuing:
     """The server's use-cases. One for each process: it keeps keys and first entries of evidence in memory.
 
-    `clock` is only displayed; `true_clock` raises `RefusedError` while it is wrong.
+    `clock` is displayed, and dates evidence: giving a bundle back is always recorded. `true_clock` raises
+    `RefusedError` while it is wrong. `by` is named in evidence.
     """
 
-    def __init__(
-        self, roles: Roles, profiles: Profiles, clock: Clock, true_clock: Clock, journal: Callable[[], Journal]
-    ) -> None:
+    def __init__(self, roles: Roles, profiles: Profiles, clock: Clock, true_clock: Clock, by: str) -> None:
         self._roles = roles
         self._profiles = profiles
         self._clock = clock
         self._true_clock = true_clock
-        self._journal = journal
+        self._by = by
         self._exchange = Exchange(roles.anonymous, roles.config.issuers)
 
     def check(self) -> None:
@@ -95,6 +100,10 @@ class Issuing:
         accounts = self._roles.accounts(Role.SERVER)
         return Expiries(accounts.names, lambda name: accounts.read(name).account)
 
+    def close_channel(self) -> None:
+        """Close the connection of the event loop, on it."""
+        self._channel.close()
+
     def close(self) -> None:
         """Revoke the tokens that callers' JWTs were exchanged for."""
         self._exchange.close()
@@ -115,7 +124,7 @@ class Issuing:
             authorize=authorize,
             read_secrets=partial(read_secrets, self._vault),
             consumers=VaultConsumers(self._vault),
-            journal=self._journal(),
+            journal=self._journal,
             signer=self._signer(),
             clock=self._true_clock,
         )
@@ -124,7 +133,7 @@ class Issuing:
     def service(self) -> BatchIssuer[Contents]:
         """The use-case for all callers of a service, on its event loop."""
         announced = Announced()
-        recorder = Recorder(VaultConsumers(self._vault), self._journal(), self._clock, announced)
+        recorder = Recorder(VaultConsumers(self._vault), self._loop_journal(), self._clock, announced)
         ports = Ports(
             signer=self._signer,
             contents=Contents,
@@ -135,17 +144,40 @@ class Issuing:
             read_secrets=_ours()(partial(read_secrets, self._vault)),
             end=_ours()(recorder.end),
             end_named=_ours()(recorder.end_named),
+            note_return=_ours()(self._note_return),
             require_true_clock=self._true_clock,
             changes=partial(recent_changes, self._vault),
             announced=announced,
         )
         limits = Limits(rate=float(self._roles.config["service.rate"]))
 
-        def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
-            results = recorder.write(batch)
+        async def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
+            results = await recorder.write(batch)
             return [_unavailable(result) if isinstance(result, OwnDenialError) else result for result in results]
 
         return BatchIssuer(ports, Batches(counted(write)), self._clock, limits)
+
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(chain_name(self._clock()), self._evidence.append, self._clock, self._by)
+
+    def _loop_journal(self) -> LoopJournal:
+        async def store(entry: Entry) -> None:
+            if not await self._evidence.append_on_loop(entry, self._channel.post):
+                await asyncio.to_thread(_ours()(self._evidence.append), entry)
+
+        return LoopJournal(chain_name(self._clock()), store, self._clock, self._by)
+
+    def _note_return(self, consumer: Consumer, lease: Lease | NamedLease) -> None:
+        self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity, account=lease.account)
+
+    @cached_property
+    def _channel(self) -> Channel:
+        return Channel(self._vault.settings)
+
+    @property
+    def _evidence(self) -> VaultEvidence:
+        return self._roles.evidence(Role.SERVER)
 
     @cached_property
     def waits(self) -> Waits:

@@ -13,11 +13,12 @@ from broker.model.duration import parse_duration
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.vault.accounts import VaultAccounts
-from broker.vault.connection import Connection, Observer, TokenSource, unobserved
+from broker.vault.connection import Connection, Observer, unobserved
 from broker.vault.evidence import VaultEvidence
 from broker.vault.logins import token_source
 from broker.vault.secrets import VaultKeys, VaultNamedSecrets
 from broker.vault.settings import VaultSettings
+from broker.vault.tokens import TokenSource
 from broker.vault.transport import Seen
 
 _SKIP_VERIFY: Final = ("BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY")

@@ -95,7 +95,7 @@ def _serve(issuing: Issuing, listening: Listening, ready: Ready, report: Report,
             expiries = reading.enter_context(issuing.expiries())
             watched = Watched(issuing.check, issuing.check_account, metrics(issuing, expiries, listeners[0]))
             listeners.append(Listener(health(watched), at, guard=Guard(_WATCHERS, at.names)))
-        serve(listeners, ready=ready, report=reported)
+        serve(listeners, ready=ready, report=reported, close=issuing.close_channel)
 
 
 def tls_of(listening: Listening, address: Address, issue: Callable[[str, str], Secret[bytes]]) -> Tls | None:

@@ -79,6 +79,7 @@ class Ports(Struct, Generic[Contents], frozen=True):
     read_secrets: ReadSecrets
     end: Callable[[Consumer, Lease], None]
     end_named: Callable[[Consumer, NamedLease], None]  # raises DeniedError
+    note_return: Callable[[Consumer, Lease | NamedLease], None]  # stores evidence of the end
     require_true_clock: Callable[[], object]  # raises `RefusedError` while it is wrong
     changes: Callable[[], RecentChanges]
     announced: Announced  # shared with what records
@@ -174,13 +175,13 @@ class BatchIssuer(Generic[Contents]):
         Neither account nor secrets are read: a bundle can be given back after these were destroyed.
         """
         lease, consumer = await self.held(caller, lease_text)
-        await self._ended(lambda: self._ports.end(consumer, lease))
+        await self._ended(consumer, lease, lambda: self._ports.end(consumer, lease))
         return lease
 
     async def revoke_named(self, caller: Caller, named: NamedLease) -> Consumer:
         """End a lease of this caller by its id, and return the caller; else as `revoke`."""
         consumer = await self.judged(caller, named.account, named.application)
-        await self._ended(lambda: self._ports.end_named(consumer, named))
+        await self._ended(consumer, named, lambda: self._ports.end_named(consumer, named))
         return consumer
 
     async def judged(self, caller: Caller, account: AccountName, application: str) -> Consumer:
@@ -224,10 +225,11 @@ class BatchIssuer(Generic[Contents]):
         finally:
             self._asking -= 1
 
-    async def _ended(self, end: Callable[[], None]) -> None:
+    async def _ended(self, consumer: Consumer, lease: Lease | NamedLease, end: Callable[[], None]) -> None:
         def in_time() -> None:
             self._ports.require_true_clock()  # a revocation is kept for a time
             end()
+            self._ports.note_return(consumer, lease)
 
         await self.in_thread(in_time)
 

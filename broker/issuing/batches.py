@@ -7,7 +7,7 @@ time end together, and one record covers them.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from threading import Lock
@@ -17,10 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from broker.errors import BrokerError
-from broker.evidence.journal import Journal
 from broker.issuing.announced import Announced
 from broker.issuing.grant import facts
 from broker.issuing.leases import ended
+from broker.issuing.loop_journal import LoopJournal
 from broker.model.bounded import Bounded
 from broker.model.chain import BATCH
 from broker.model.clock import Clock
@@ -30,6 +30,7 @@ from broker.model.recent_changes import CONSUMERS
 from broker.telemetry import log, metrics
 
 _LARGEST: Final = 500  # leases in a batch: 200 KB of evidence; Vault takes a value of 1 MiB
+_LEAST: Final = 32  # leases that take as long to answer as to write: a larger batch is half of what is outstanding
 _TURNS: Final = 2  # of the event loop before a batch is taken: requests that have arrived join it
 _KNOWN: Final = 2.0  # seconds that a record is used, since it was last known that no person has revoked a lease
 _RECORDS: Final = 20_000  # in memory
@@ -63,6 +64,9 @@ class _Waiting(Struct, frozen=True):
     done: asyncio.Future[int]
 
 
+_Results = list[tuple[_Waiting, int | BrokerError]]
+
+
 class _Known(Struct, frozen=True):
     stored: StoredRecord
     at: float
@@ -82,12 +86,12 @@ class Records(Protocol):
 
 
 class Recorder:
-    """Write a batch to Vault. One thread at a time calls `write`, others call `end` meanwhile."""
+    """Write batches to Vault. Threads call `end` and `end_named`, the event loop the rest."""
 
     def __init__(
         self,
         consumers: Records,
-        journal: Journal,
+        journal: LoopJournal,
         clock: Clock,
         announced: Announced,
         uptime: Callable[[], float] = time.monotonic,
@@ -101,26 +105,26 @@ class Recorder:
         self._knowing = Lock()  # each writer changes what is known
         self._pool = ThreadPoolExecutor(_WRITERS, "records")
 
-    def write(self, batch: Sequence[Recording]) -> list[int | BrokerError]:
+    async def write(self, batch: Sequence[Recording]) -> list[int | BrokerError]:
         """Return the epoch of the record for each recording that is durable, an error for the others."""
         by_entity: dict[str, list[Recording]] = {}
         for recording in batch:
             by_entity.setdefault(recording.consumer.entity, []).append(recording)
         covered = {id(r): record.epoch for r in batch if (record := self._covering(r))}
         changing = {entity: [r for r in of_one if id(r) not in covered] for entity, of_one in by_entity.items()}
-        changes = {entity: self._pool.submit(self._record, todo) for entity, todo in changing.items() if todo}
+        loop = asyncio.get_running_loop()
+        changes = [loop.run_in_executor(self._pool, self._record, todo) for todo in changing.values() if todo]
         failed: BrokerError | None = None
         try:
-            self._append_evidence(batch)
+            await self._append_evidence(batch)
         except BrokerError as error:
             failed = error
-        written = {id(r): result for change in changes.values() for r, result in change.result()}
+        written = {id(r): result for results in await asyncio.gather(*changes) for r, result in results}
         return [failed or (covered | written)[id(recording)] for recording in batch]
 
     def end(self, consumer: Consumer, lease: Lease) -> None:
-        """Record that the lease is revoked: its bundle was given back."""
+        """Record that the lease is revoked."""
         self._change(consumer, lambda record: record.without(lease, now=self._clock()))
-        self._journal.append("bundle-returned", lease=lease.id, consumer=consumer.entity, account=lease.account)
 
     def end_named(self, consumer: Consumer, named: NamedLease) -> None:
         """Record that a lease of this consumer is revoked; raise `DeniedError` if its record has none such."""
@@ -135,7 +139,6 @@ class Recorder:
         self._change(consumer, change)
         if not found:
             raise ended()
-        self._journal.append("bundle-returned", lease=named.id, consumer=consumer.entity, account=named.account)
 
     def _covering(self, recording: Recording) -> ConsumerRecord | None:
         """Return the known record if nothing has to be written to it."""
@@ -175,24 +178,24 @@ class Recorder:
             known = self._known.get(entity)
             self._known[entity] = known if known and known.epoch > newest.epoch else newest
 
-    def _append_evidence(self, batch: Sequence[Recording]) -> None:
+    async def _append_evidence(self, batch: Sequence[Recording]) -> None:
         lines = [facts(recording.lease, recording.consumer) | {"what": _what(recording)} for recording in batch]
         if len(batch) == 1:
-            self._journal.append(_what(batch[0]), **facts(batch[0].lease, batch[0].consumer))
+            await self._journal.append(_what(batch[0]), **facts(batch[0].lease, batch[0].consumer))
             return
         records = b"\n".join(map(msgspec.json.encode, lines)).decode()
-        self._journal.append("bundles-issued", count=len(batch), **{BATCH: records})
+        await self._journal.append("bundles-issued", count=len(batch), **{BATCH: records})
 
 
-Write = Callable[[Sequence[Recording]], Sequence[int | BrokerError]]
+Write = Callable[[Sequence[Recording]], Awaitable[Sequence[int | BrokerError]]]
 
 
 def counted(write: Write) -> Write:
     """Return `write` with its leases and its time counted for metrics."""
 
-    def writing(batch: Sequence[Recording]) -> Sequence[int | BrokerError]:
+    async def writing(batch: Sequence[Recording]) -> Sequence[int | BrokerError]:
         began = time.monotonic()
-        results = write(batch)
+        results = await write(batch)
         durable = (r for r, result in zip(batch, results, strict=True) if not isinstance(result, BrokerError))
         metrics.batch(time.monotonic() - began, (r.renewed is not None for r in durable))
         return results
@@ -201,7 +204,10 @@ def counted(write: Write) -> Write:
 
 
 class Batches:
-    """Collect recordings on the event loop, and have them written one batch after the other."""
+    """Collect recordings on the event loop, and have them written one batch after the other.
+
+    While a batch is on its way to Vault, the callers of the one before get their answers.
+    """
 
     def __init__(self, write: Write) -> None:
         self._write = write
@@ -217,22 +223,40 @@ class Batches:
         return await waiting.done
 
     async def _write_all(self) -> None:
-        while self._waiting:
+        written: _Results = []
+        while self._waiting or written:
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-            batch, self._waiting = self._waiting[:_LARGEST], self._waiting[_LARGEST:]
-            try:
-                results = await asyncio.to_thread(self._write, [waiting.recording for waiting in batch])
-            except Exception as fault:  # noqa: BLE001  # the next batch is written
-                log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
-                results = [BrokerError("unexpected") for _ in batch]
-            for waiting, result in zip(batch, results, strict=True):
-                if waiting.done.done():  # the caller has gone
-                    continue
-                if isinstance(result, BrokerError):
-                    waiting.done.set_exception(result)
-                else:
-                    waiting.done.set_result(result)
+            writing = asyncio.create_task(self._written(self._next(len(written))))
+            _answer(written)  # the task was there first: it sends its batch before these callers go on
+            written = await writing
+
+    def _next(self, written: int) -> Sequence[_Waiting]:
+        """Take a batch. Of many it is half of what is outstanding: the other half is answered meanwhile."""
+        half = (len(self._waiting) + written + 1) // 2
+        size = min(max(half, _LEAST), _LARGEST)
+        batch, self._waiting = self._waiting[:size], self._waiting[size:]
+        return batch
+
+    async def _written(self, batch: Sequence[_Waiting]) -> _Results:
+        if not batch:
+            return []
+        try:
+            results = await self._write([waiting.recording for waiting in batch])
+        except Exception as fault:  # noqa: BLE001  # the next batch is written
+            log.error("unexpected fault", type=type(fault).__name__, stack=log.frames(fault))
+            results = [BrokerError("unexpected") for _ in batch]
+        return list(zip(batch, results, strict=True))
+
+
+def _answer(written: _Results) -> None:
+    for waiting, result in written:
+        if waiting.done.done():  # the caller has gone
+            continue
+        if isinstance(result, BrokerError):
+            waiting.done.set_exception(result)
+        else:
+            waiting.done.set_result(result)
 
 
 def _what(recording: Recording) -> str:

@@ -158,13 +158,22 @@ Ready = Callable[[tuple[str, ...]], None]
 Report = Callable[[State], None]
 
 
-def serve(listeners: Sequence[Listener], *, ready: Ready, report: Report) -> None:
+def serve(
+    listeners: Sequence[Listener], *, ready: Ready, report: Report, close: Callable[[], None] = lambda: None
+) -> None:
     """Serve all `listeners` until a signal asks to end; call `ready` with their addresses once they listen.
 
-    `report` is called with each state.
+    `report` is called with each state, `close` on the event loop after the last answer.
     """
+
+    async def serving() -> None:
+        try:
+            await _serve(listeners, ready, report)
+        finally:
+            close()
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(listeners, ready, report))
+        runner.run(serving())
 
 
 async def _serve(listeners: Sequence[Listener], ready: Ready, report: Report) -> None:

@@ -1,7 +1,7 @@
 """Connection to Vault or OpenBao: tokens, retries, and KV v2 under check-and-set.
 
 Synchronous, and shared by threads: they share one session and take their token from one `TokenSource`. Code on an event
-loop calls it in another thread.
+loop calls it in another thread, but for `create_on_loop`.
 """
 
 import re
@@ -35,7 +35,8 @@ from broker.vault.errors import (
 )
 from broker.vault.layout import BOUNDS_AS_GRANTED, DESCRIPTION
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import SEAL_STATUS, Seen, Transport
+from broker.vault.tokens import TokenSource
+from broker.vault.transport import SEAL_STATUS, Post, Seen, Transport
 
 
 def _log_retry(details: stamina.instrumentation.RetryDetails) -> None:
@@ -67,25 +68,6 @@ Observer = Callable[[Phase, str], None]
 
 def unobserved(phase: Phase, path: str) -> None:
     """Do nothing."""
-
-
-class TokenSource:
-    """Source of a connection's token. Shared by threads."""
-
-    def token(self) -> Secret[str]:
-        """Return a token that should be valid, renewed in time if possible; raise `BrokerError`."""
-        raise NotImplementedError
-
-    def replace(self, dead: Secret[str]) -> bool:  # noqa: ARG002  # here there is no other
-        """Drop `dead`, which Vault rejects; return whether `token` will now return another."""
-        return False
-
-    def ends(self) -> float | None:
-        """Return when the token ends unless it is renewed, in Unix time; None if that is unknown."""
-        return None
-
-    def close(self) -> None:
-        """Revoke the token if this source made it. Later calls of `token` may log in again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +135,22 @@ class Connection:
                 if self.versions(path):
                     raise ConflictError(f"{path} exists already") from None
             raise
+
+    async def create_on_loop(self, path: str, data: Document, post: Post) -> bool:
+        """Create a document on an event loop, by one request at most. Return whether it is known to be stored.
+
+        If not, it may be there all the same. `create` comes next, in a thread.
+        """
+        token = self.tokens.at_hand() if self.tokens else None
+        if token is None:
+            return False
+        api_path = self._kv("data", path)
+        self.observer(Phase.BEFORE, api_path)
+        answer = await self._transport.post(api_path, _put_body(data, 0), token, post)
+        if not isinstance(field_of(answer, "data", "version"), int):
+            return False
+        self.observer(Phase.AFTER, api_path)
+        return True
 
     def adopt(self, path: str, make: Callable[[], Document]) -> Document:
         """Return the document at `path`, which is written once. If there is none, create it: the first writer wins."""
@@ -299,7 +297,7 @@ class Connection:
         self._transport.close()
 
     def _put(self, path: str, data: Document, replacing: int) -> None:
-        answer = self.call("POST", self._kv("data", path), {"data": dict(data), "options": {"cas": replacing}})
+        answer = self.call("POST", self._kv("data", path), _put_body(data, replacing))
         if not isinstance(field_of(answer, "data", "version"), int):
             raise unclear(path)
 
@@ -375,6 +373,10 @@ class Connection:
             message = f"Vault denies this request for {path} to {self.holder}, which has the right"
             return OwnDenialError(message, hint=hint)
         return LackingError(f"{self.holder} lacks {lacks} on {path}", hint=hint)
+
+
+def _put_body(data: Document, replacing: int) -> Document:
+    return {"data": dict(data), "options": {"cas": replacing}}
 
 
 def _time(text: object) -> datetime | None:

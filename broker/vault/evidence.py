@@ -20,8 +20,9 @@ from broker.telemetry import log
 from broker.vault import layout
 from broker.vault.connection import Connection
 from broker.vault.documents import DamagedDocumentError, decoded, encoded, enveloped, in_base64
-from broker.vault.errors import GoneError, MissingError, OversizedError
+from broker.vault.errors import GoneError, MissingError, OversizedError, PassingError
 from broker.vault.listing import CHAINS, ISSUED, STATEMENTS, entries_of, listed
+from broker.vault.transport import Post
 
 _OCTETS: Final = 32
 
@@ -39,19 +40,28 @@ class VaultEvidence:
 
     def append(self, entry: Entry) -> None:
         """Store `entry` under its number. The same entry again is no error; another raises `ForkedEvidenceError`."""
-        path = layout.evidence(entry.chain, entry.number)
         try:
-            self._vault.create(path, encoded(entry))
+            self._vault.create(layout.evidence(entry.chain, entry.number), encoded(entry))
         except ConflictError:
-            if self.forked(entry):
+            try:
+                forked = self.forked(entry)
+            except MissingError:
+                raise PassingError("a standby has not yet seen our last write", hint="try again") from None
+            if forked:
                 kind, _, name = entry.chain.partition("/")
                 raise ForkedEvidenceError(
                     f"place {entry.number} in the evidence of {entry.chain} is taken by another entry: "
                     "the change is made, and its evidence cannot be stored",
                     hint=f"broker evidence verify {name if kind == 'accounts' else '--all'}",
                 ) from None
-        facts = {name: fact for name, fact in entry.facts.items() if name != BATCH}  # hundreds of leases
-        log.info(entry.what, **{**facts, "chain": entry.chain, "number": entry.number, "by": entry.by})
+        _log(entry)
+
+    async def append_on_loop(self, entry: Entry, post: Post) -> bool:
+        """Store `entry` on an event loop, by one request; return whether it is stored. If not, `append` is next."""
+        stored = await self._vault.create_on_loop(layout.evidence(entry.chain, entry.number), encoded(entry), post)
+        if stored:
+            _log(entry)
+        return stored
 
     def forked(self, entry: Entry) -> bool:
         """Return whether another document has the place of `entry`; raise `MissingError` if none ever had."""
@@ -179,6 +189,11 @@ class VaultStatements:
             return StoredStatement(number, "", f"{where} was deleted")
         except RefusedError as error:
             return StoredStatement(number, "", f"{where} cannot be read: {error.message}")
+
+
+def _log(entry: Entry) -> None:
+    facts = {name: fact for name, fact in entry.facts.items() if name != BATCH}  # hundreds of leases
+    log.info(entry.what, **{**facts, "chain": entry.chain, "number": entry.number, "by": entry.by})
 
 
 def _finding(code: str, message: str, hint: str = "") -> Finding:

@@ -16,8 +16,9 @@ from broker.errors import BrokerError, DeniedError, InputError
 from broker.model.role import Role
 from broker.model.secret import Secret
 from broker.paths import read_file
-from broker.vault.connection import Connection, TokenSource
+from broker.vault.connection import Connection
 from broker.vault.errors import Document, InvalidError, MissingError, UnclearError, UnmountedError
+from broker.vault.tokens import TokenSource
 
 METHODS: Final = ("approle", "jwt", "kubernetes", "cert", "token")
 _MOUNTS: Final = {"jwt": "jwt", "kubernetes": "kubernetes", "cert": "cert"}  # else the broker's own
@@ -66,6 +67,10 @@ class FixedToken(TokenSource):
         """Return it."""
         return self._token
 
+    def at_hand(self) -> Secret[str]:
+        """Return it."""
+        return self._token
+
 
 class FileToken(TokenSource):
     """A token in a file that another program renews, such as Vault agent's sink or `~/.vault-token`.
@@ -80,6 +85,10 @@ class FileToken(TokenSource):
     def token(self) -> Secret[str]:
         """Return the file's token; raise `DeniedError` if there is no file, `InputError` if it has no token."""
         self._token = self._token or self._read()
+        return self._token
+
+    def at_hand(self) -> Secret[str] | None:
+        """Return the token, None if it was never read."""
         return self._token
 
     def replace(self, dead: Secret[str]) -> bool:
@@ -138,6 +147,11 @@ class RenewedLogin(TokenSource):
         with self._one_at_a_time:
             self._grant = self._refreshed(self._grant)
             return self._grant.token
+
+    def at_hand(self) -> Secret[str] | None:
+        """Return the token, None if a login or a renewal is due."""
+        grant = self._grant
+        return grant.token if grant and grant.has(_RENEW_AT, self.clock()) else None
 
     def replace(self, dead: Secret[str]) -> bool:
         """Log in again, unless another thread has."""

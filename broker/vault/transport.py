@@ -5,18 +5,20 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager, Retry
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPHeaderDict, PoolManager, Retry
 from urllib3.exceptions import HTTPError, ProtocolError, SSLError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from broker import unix_socket
-from broker.errors import DeniedError, InputError, VaultUnavailableError
+from broker.errors import BrokerError, DeniedError, InputError, VaultUnavailableError
 from broker.model.secret import Secret
 from broker.network import UNREADABLE, TooMuchError, behind, is_closed
 from broker.paths import place
@@ -38,6 +40,17 @@ _GLANCE: Final = 1.0  # seconds for a TLS handshake that only looks
 _PLAIN: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")  # OpenSSL's words for no TLS
 SEAL_STATUS: Final = "sys/seal-status"  # every node answers it, without a token or namespace
 _SHORTEST: Final = 0.5  # seconds for one read, even with less patience
+
+
+class Reply(NamedTuple):
+    """An answer 200."""
+
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+# Send a POST of a target, with headers and a body, on an event loop; return None if no answer 200 comes
+Post = Callable[[str, Mapping[str, str], bytes], Awaitable[Reply | None]]
 
 
 @dataclass(slots=True)
@@ -86,6 +99,25 @@ class Transport:
         self._seen.speaks_http = True
         return answer
 
+    async def post(self, path: str, body: Document, token: Secret[str], post: Post) -> Document:
+        """Return the content of a good answer to one POST on an event loop, empty if there is none: `send` says why.
+
+        Nothing is repeated, and no redirect is followed.
+        """
+        if self._settings.is_plain and not self._seen.speaks_http:
+            return {}
+        target, began = quote(path), time.monotonic()
+        reply = await post(f"/v1/{target}", self._headers(path, token), _json(body))
+        if reply is None:
+            return {}
+        answer = Answer(HTTPStatus.OK, HTTPHeaderDict(reply.headers), reply.body)
+        metrics.vault(metrics.status_class(answer.status), time.monotonic() - began)
+        self._note("POST", target, answer, began)
+        try:
+            return understood(answer, path)
+        except BrokerError:
+            return {}
+
     def _require_no_tls(self) -> None:
         """Raise `UnclearError` if TLS answers at a plain address. It is looked at once."""
         if self._looked:
@@ -126,17 +158,20 @@ class Transport:
         response = self._connections(base).urlopen(
             method,
             f"/v1/{target}{query}",
-            body=None if method == "GET" else json.dumps(body or {}, default=_bare),
+            body=None if method == "GET" else _json(body or {}),
             headers=self._headers(path, token),
             timeout=min(self._settings.timeout, max(self._settings.patience, _SHORTEST)),
             retries=_ONCE,
             preload_content=False,
         )
         answer = Answer(response.status, response.headers, _whole(response))
+        self._note(method, target, answer, began)
+        return answer
+
+    def _note(self, method: str, target: str, answer: Answer, began: float) -> None:
         _log_request(method, target, answer, time.monotonic() - began)
         self._seen.index = answer.headers.get(_INDEX, self._seen.index)
         self._seen.date, self._seen.ours = answer.headers.get("Date", ""), time.time()
-        return answer
 
     def _headers(self, path: str, token: Secret[str] | None) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "X-Vault-Request": "true", **trace.headers()}
@@ -184,12 +219,7 @@ def new_pool(settings: VaultSettings) -> PoolManager:
 
     Raise `InputError` if a file of the settings is missing, or is reached by a link of another user.
     """
-    files = (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key)
-    for path in filter(None, files):
-        if not path.exists():
-            raise InputError(f"{path}, for TLS to Vault, does not exist", hint="see: broker config show")
-        with place(path, follow=True):  # refuses links of other users: the key is a login
-            pass
+    _require_tls_files(settings)
     tls = {
         "ca_certs": settings.ca_file,
         "ca_cert_dir": None if settings.ca_file else settings.ca_directory,
@@ -200,6 +230,29 @@ def new_pool(settings: VaultSettings) -> PoolManager:
     given: dict[str, Any] = {name: str(value) for name, value in tls.items() if value}
     pool = PoolManager(maxsize=_THREADS, cert_reqs="CERT_REQUIRED", **given)
     return unix_socket.connected_by(pool, settings.socket) if settings.socket else pool
+
+
+def _require_tls_files(settings: VaultSettings) -> None:
+    """Raise `InputError` if a file of the settings is missing, or is reached by a link of another user."""
+    files = (settings.ca_file, settings.ca_directory, settings.client_certificate, settings.client_key)
+    for path in filter(None, files):
+        if not path.exists():
+            raise InputError(f"{path}, for TLS to Vault, does not exist", hint="see: broker config show")
+        with place(path, follow=True):  # refuses links of other users: the key is a login
+            pass
+
+
+def tls_context(settings: VaultSettings) -> ssl.SSLContext:
+    """Return a context that verifies as the connections of `new_pool` do; raise `InputError` as it does."""
+    _require_tls_files(settings)
+    context = create_urllib3_context()
+    if settings.ca_file or settings.ca_directory:
+        context.load_verify_locations(settings.ca_file, None if settings.ca_file else settings.ca_directory)
+    else:
+        context.load_default_certs()
+    if settings.client_certificate:
+        context.load_cert_chain(settings.client_certificate, settings.client_key, password=lambda: b"")  # asks nobody
+    return context
 
 
 def _whole(response: BaseHTTPResponse) -> bytes:
@@ -231,6 +284,10 @@ def _redirected(first: str, location: str, settings: VaultSettings) -> str:
         hint = "point VAULT_ADDR at the active node or a load balancer, or set VAULT_CACERT to the cluster's own CA"
         raise VaultUnavailableError("Vault redirects to a node that the broker does not trust", hint=hint)
     return f"{new.scheme}://{new.netloc}"
+
+
+def _json(body: Document) -> bytes:
+    return json.dumps(body, default=_bare).encode()
 
 
 def _bare(value: Secret[str] | Mapping[str, Any]) -> Any:

@@ -27,6 +27,7 @@ from broker.issuing.batch_issuer import OLDEST, BatchIssuer, Limits, Ports
 from broker.issuing.batches import Batches, Recorder
 from broker.issuing.grant import SetSecrets
 from broker.issuing.leases import LeaseSigner
+from broker.issuing.loop_journal import LoopJournal
 from broker.model.account import Account
 from broker.model.authentication import PASSWORD, Authentication
 from broker.model.bundle import Bundle, Wanted
@@ -69,7 +70,8 @@ class World:
         self.gate.set()
         self.judging.set()
         announced = Announced(lambda: self.uptime)
-        journal = Journal("issued/test", self._store, self.clock, BY)
+        journal = LoopJournal("issued/test", self._store, self.clock, BY)
+        returns = Journal("issued/returns", self._store_return, self.clock, BY)
         self.recorder = Recorder(self, journal, self.clock, announced, lambda: self.uptime)
         ports: Ports[Bundle] = Ports(
             signer=lambda: SIGNER,
@@ -81,6 +83,7 @@ class World:
             read_secrets=self._secrets,
             end=self.recorder.end,
             end_named=self.recorder.end_named,
+            note_return=lambda _, lease: returns.append("bundle-returned", lease=lease.id),
             require_true_clock=lambda: None,
             changes=self._changes,
             announced=announced,
@@ -143,10 +146,14 @@ class World:
         self._note("contents")
         return bundle
 
-    def _store(self, entry: Entry) -> None:
+    def _store_return(self, entry: Entry) -> None:
+        self._note("evidence")
+        self.evidence.append(entry)
+
+    async def _store(self, entry: Entry) -> None:
         self._note("evidence")
         self.on_store()
-        self.gate.wait(30)
+        await asyncio.to_thread(self.gate.wait, 30)
         self.evidence.append(entry)
 
 

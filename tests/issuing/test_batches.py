@@ -13,10 +13,11 @@ import pytest
 
 from broker.copies import replace
 from broker.errors import BrokerError
-from broker.evidence.journal import Journal
 from broker.issuing.announced import Announced
 from broker.issuing.batches import Batches, Recorder, Recording
+from broker.issuing.loop_journal import LoopJournal
 from broker.model.bounded import Bounded
+from broker.model.chain import Entry
 from broker.model.holdings import ConsumerRecord, StoredRecord
 from broker.model.lease import BundleKind, Consumer, Lease
 from tests.support.accounts import BY, MZP, NOW
@@ -41,7 +42,10 @@ class Records:
 
 
 def a_recorder(records: Records) -> Recorder:
-    journal = Journal("issued/test", lambda _: None, lambda: NOW, BY)
+    async def store(_: Entry) -> None:
+        pass
+
+    journal = LoopJournal("issued/test", store, lambda: NOW, BY)
     return Recorder(records, journal, lambda: NOW, Announced(lambda: 0.0), lambda: 0.0)
 
 
@@ -50,20 +54,19 @@ def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
 
 
 def test_a_fault_stops_no_later_batch() -> None:
-    begun, go = threading.Event(), threading.Event()
+    begun, go = asyncio.Event(), asyncio.Event()
 
-    def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
+    async def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
         if begun.is_set():
             return [7 for _ in batch]
         begun.set()
-        go.wait(30)
+        await go.wait()
         raise LookupError
 
     async def test() -> None:
         made = Batches(write)
         lost = asyncio.create_task(made.record(recording()))
-        while not begun.is_set():
-            await asyncio.sleep(0.001)
+        await begun.wait()
         later = asyncio.create_task(made.record(recording()))
         await asyncio.sleep(0)  # it waits
         go.set()
@@ -98,7 +101,7 @@ def test_many_threads_know_records(monkeypatch: pytest.MonkeyPatch, restless: No
     recorder = a_recorder(Records())
     monkeypatch.setattr(recorder, "_known", Slow(3))
     for _ in range(20):
-        assert recorder.write([recording(f"e-{n}") for n in range(100)]) == [0] * 100
+        assert asyncio.run(recorder.write([recording(f"e-{n}") for n in range(100)])) == [0] * 100
     assert len(recorder._known) == 3
 
 
@@ -106,7 +109,7 @@ def test_an_older_record_hides_no_revocation(monkeypatch: pytest.MonkeyPatch) ->
     """A writer is slow after its write; meanwhile a bundle is given back."""
     records, written, go = Records(), threading.Event(), threading.Event()
     recorder, write = a_recorder(records), Records.change_known
-    assert recorder.write([recording(), recording(id_="l2")]) == [0, 0]
+    assert asyncio.run(recorder.write([recording(), recording(id_="l2")])) == [0, 0]
 
     def slow(
         entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord], known: StoredRecord | None
@@ -119,10 +122,54 @@ def test_an_older_record_hides_no_revocation(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(records, "change_known", slow)
     with ThreadPoolExecutor() as pool:
-        late = pool.submit(recorder.write, [replace(recording(id_="l3"), keyed=True)])
+        late = pool.submit(asyncio.run, recorder.write([replace(recording(id_="l3"), keyed=True)]))
         assert written.wait(30)
         given_back = recording()
         recorder.end(given_back.consumer, given_back.lease)
         go.set()
         assert late.result() == [0]
-    assert recorder.write([recording(id_="l4")]) == [1]
+    assert asyncio.run(recorder.write([recording(id_="l4")])) == [1]
+
+
+def test_half_is_answered_while_half_is_written() -> None:
+    """A hundred callers ask again and again."""
+    sizes: list[int] = []
+    answered = 0
+
+    async def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
+        sizes.append(len(batch))
+        before = answered
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(sizes) == 1 or answered - before == 50
+        return [0 for _ in batch]
+
+    async def test() -> None:
+        made = Batches(write)
+
+        async def ask() -> None:
+            nonlocal answered
+            for _ in range(10):
+                await made.record(recording())
+                answered += 1
+
+        await asyncio.gather(*(ask() for _ in range(100)))
+        assert sizes == [50] * 20
+
+    run(test)
+
+
+def test_few_share_one_batch() -> None:
+    sizes: list[int] = []
+
+    async def write(batch: Sequence[Recording]) -> list[int | BrokerError]:
+        sizes.append(len(batch))
+        await asyncio.sleep(0)
+        return [0 for _ in batch]
+
+    async def test() -> None:
+        made = Batches(write)
+        await asyncio.gather(*(made.record(recording()) for _ in range(30)))
+        assert sizes == [30]
+
+    run(test)

@@ -50,13 +50,15 @@ def alive(vault: TestVault, token: Secret[str]) -> bool:
 def test_token_is_renewed_at_two_thirds(vault: TestVault, make_login: MakeLogin) -> None:
     now = 0.0
     login = make_login(ttl=60, clock=lambda: now)
+    assert login.at_hand() is None
     first = login.token()
     now = 39.0
-    assert login.token() == first
+    assert login.token() == login.at_hand() == first
     before = vault.admin.ask("POST", "auth/token/lookup", {"token": first.reveal()})["data"]["expire_time"]
     time.sleep(1.1)
     now = 41.0
-    assert login.token() == first
+    assert login.at_hand() is None, "a renewal is due"
+    assert login.token() == login.at_hand() == first
     assert vault.admin.ask("POST", "auth/token/lookup", {"token": first.reveal()})["data"]["expire_time"] > before
     login.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import socketserver
@@ -21,12 +22,13 @@ from broker.embedded.config import Options
 from broker.embedded.server import find_binary, start, stop
 from broker.errors import InputError, VaultUnavailableError
 from broker.model.secret import Secret
+from broker.vault.channel import Channel
 from broker.vault.connection import Connection
 from broker.vault.errors import UnclearError
 from broker.vault.health import health as check_health
 from broker.vault.logins import AppRoleLogin, FixedToken
 from broker.vault.settings import VaultSettings
-from broker.vault.transport import Seen
+from broker.vault.transport import Seen, tls_context
 from tests.support import pki
 from tests.support.loopback import tls_listener
 from tests.support.ports import free_ports
@@ -79,6 +81,40 @@ def health(settings: VaultSettings) -> bool:
 
 def test_both_sides_verified_it_works(guarded: Guarded) -> None:
     assert health(guarded.settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reached"),
+    [
+        ({}, True),
+        ({"server_name": "localhost"}, True),
+        ({"server_name": "vault.example"}, False),
+        ({"ca_file": None}, False),
+        ({"ca_file": "clients.crt"}, False),
+        ({"client_key": "stranger.key"}, False),
+        ({"client_certificate": "stranger.crt", "client_key": "stranger.key"}, False),
+        ({"client_certificate": None, "client_key": None}, False),
+        ({"ca_file": "nowhere.crt"}, False),
+    ],
+)
+def test_the_channel_of_a_loop_verifies_too(
+    guarded: Guarded, changes: dict[str, str | None], monkeypatch: pytest.MonkeyPatch, *, reached: bool
+) -> None:
+    answers: list[bytes] = []
+    monkeypatch.setattr("broker.vault.channel._Connection.on_body", lambda _, body: answers.append(body))
+    files = {n: guarded.folder / str(v) if v and n != "server_name" else v for n, v in changes.items()}
+
+    async def test() -> None:
+        channel = Channel(replace(guarded.settings, **files))  # type: ignore[arg-type]
+        assert await channel.post("/v1/sys/capabilities-self", {}, b"{}") is None, "without a token it is refused"
+        assert bool(answers) == reached
+        channel.close()
+
+    asyncio.run(test())
+
+
+def test_a_common_name_is_no_host(guarded: Guarded) -> None:
+    assert not tls_context(guarded.settings).hostname_checks_common_name
 
 
 def test_server_name_is_verified(guarded: Guarded) -> None:
