@@ -59,6 +59,7 @@ JUDGED: Final = 5.0
 _TRIES: Final = 3
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Result = TypeVar("_Result")
+_Returned = TypeVar("_Returned", Lease, NamedLease)
 Contents = TypeVar("Contents")
 Judge = Callable[[Caller, AccountName, str, BundleKind], Consumer]  # raises DeniedError
 
@@ -175,13 +176,13 @@ class BatchIssuer(Generic[Contents]):
         Neither account nor secrets are read: a bundle can be given back after these were destroyed.
         """
         lease, consumer = await self.held(caller, lease_text)
-        await self._ended(consumer, lease, lambda: self._ports.end(consumer, lease))
+        await self._ended(self._ports.end, consumer, lease)
         return lease
 
     async def revoke_named(self, caller: Caller, named: NamedLease) -> Consumer:
         """End a lease of this caller by its id, and return the caller; else as `revoke`."""
         consumer = await self.judged(caller, named.account, named.application)
-        await self._ended(consumer, named, lambda: self._ports.end_named(consumer, named))
+        await self._ended(self._ports.end_named, consumer, named)
         return consumer
 
     async def judged(self, caller: Caller, account: AccountName, application: str) -> Consumer:
@@ -225,10 +226,10 @@ class BatchIssuer(Generic[Contents]):
         finally:
             self._asking -= 1
 
-    async def _ended(self, consumer: Consumer, lease: Lease | NamedLease, end: Callable[[], None]) -> None:
+    async def _ended(self, end: Callable[[Consumer, _Returned], None], consumer: Consumer, lease: _Returned) -> None:
         def in_time() -> None:
             self._ports.require_true_clock()  # a revocation is kept for a time
-            end()
+            end(consumer, lease)
             self._ports.note_return(consumer, lease)
 
         await self.in_thread(in_time)

@@ -179,10 +179,10 @@ class Recorder:
             self._known[entity] = known if known and known.epoch > newest.epoch else newest
 
     async def _append_evidence(self, batch: Sequence[Recording]) -> None:
-        lines = [facts(recording.lease, recording.consumer) | {"what": _what(recording)} for recording in batch]
         if len(batch) == 1:
             await self._journal.append(_what(batch[0]), **facts(batch[0].lease, batch[0].consumer))
             return
+        lines = [facts(recording.lease, recording.consumer) | {"what": _what(recording)} for recording in batch]
         records = b"\n".join(map(msgspec.json.encode, lines)).decode()
         await self._journal.append("bundles-issued", count=len(batch), **{BATCH: records})
 
