@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 
 import pytest
 
 from broker.errors import DeniedError, VaultUnavailableError
 from broker.issuing.admission import Admission
+from tests.support.on_loop import run
 
 
 class Judge:
@@ -32,10 +32,6 @@ class Judge:
 
     def flood(self, count: int) -> list[asyncio.Task[str]]:
         return [asyncio.create_task(self.ask(f"stranger {n}")) for n in range(count)]
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 async def settled() -> None:

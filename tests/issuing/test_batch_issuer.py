@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -42,6 +42,7 @@ from broker.model.secret import Secret
 from broker.model.stage import Move
 from broker.telemetry import log
 from tests.support.accounts import BY, MZP, NOW, PLANTED, STAMP, with_answer, with_current
+from tests.support.on_loop import run
 
 SIGNER = LeaseSigner("a", {"a": Secret(b"a" * 32)})
 HOUR = timedelta(hours=1)
@@ -165,10 +166,6 @@ def limited(world: World, rate: float) -> BatchIssuer[Bundle]:
 
 def wanted(**more: object) -> Wanted:
     return replace(Wanted(MZP, "fleet", HOUR), **more)  # type: ignore[arg-type]
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_a_consumer_that_asks_too_often_waits() -> None:

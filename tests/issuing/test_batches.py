@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -21,6 +21,7 @@ from broker.model.chain import Entry
 from broker.model.holdings import ConsumerRecord, StoredRecord
 from broker.model.lease import BundleKind, Consumer, Lease
 from tests.support.accounts import BY, MZP, NOW
+from tests.support.on_loop import run
 
 
 def recording(entity: str = "e-1", id_: str = "l1") -> Recording:
@@ -47,10 +48,6 @@ def a_recorder(records: Records) -> Recorder:
 
     journal = LoopJournal("issued/test", store, lambda: NOW, BY)
     return Recorder(records, journal, lambda: NOW, Announced(lambda: 0.0), lambda: 0.0)
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_a_fault_stops_no_later_batch() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 import pytest
 
 from broker.errors import BrokerError, DeniedError, VaultUnavailableError
 from broker.issuing.fresh import Fresh
+from tests.support.on_loop import run
 
 
 @dataclass
@@ -34,10 +34,6 @@ class Source:
     def fresh(self) -> Fresh[str, int]:
         self.go_on.set()
         return Fresh(4.0, lambda: self.now)
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 async def settled() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -11,6 +10,7 @@ from broker.errors import VaultUnavailableError
 from broker.issuing.loop_journal import LoopJournal
 from broker.model.chain import Entry, verify
 from tests.support.accounts import NOW
+from tests.support.on_loop import run
 
 
 class Store:
@@ -33,10 +33,6 @@ class Store:
     def leases(self) -> list[object]:
         assert verify("issued/one", self.entries.values()) == ()
         return [entry.facts["lease"] for entry in self.entries.values()]
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_unanswered_entry_is_stored_first() -> None:

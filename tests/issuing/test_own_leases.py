@@ -15,8 +15,9 @@ from broker.model.holdings import ConsumerRecord, Holding, NamedLease
 from broker.model.lease import Caller, Consumer
 from broker.model.names import account_name
 from broker.model.secret import Secret
-from tests.issuing.test_batch_issuer import HOUR, READER, World, run, wanted
+from tests.issuing.test_batch_issuer import HOUR, READER, World, wanted
 from tests.support.accounts import MZP
+from tests.support.on_loop import run
 
 OTHER = Caller(Secret("other"))
 STRANGER = Caller(Secret("stranger"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from broker.model.changes.registering import removed, suspended
 from broker.model.lease import Caller, Consumer
 from broker.model.secret import Secret
 from tests.support.accounts import MZP, NOW, STAMP, an_account, with_current
+from tests.support.on_loop import run
 
 Rights = tuple[Consumer, frozenset[str]]
 Result = TypeVar("Result")
@@ -55,10 +55,6 @@ class World:
         if name not in RIGHTS:
             raise DeniedError("unknown")
         return Consumer(f"entity-{name}", name), frozenset(RIGHTS[name])
-
-
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_each_caller_sees_its_own() -> None:

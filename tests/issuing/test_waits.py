@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -25,6 +25,7 @@ from broker.model.stage import Move
 from broker.model.waiting import Ended, Event
 from broker.vault import layout
 from tests.support.accounts import MZP, NOW, STAMP, with_answer, with_current
+from tests.support.on_loop import run
 
 READER, OTHER = Caller(Secret("reader")), Caller(Secret("other"))
 PATH = f"{ACCOUNTS}{MZP}"
@@ -113,10 +114,6 @@ async def settled(world: World, waits: Waits) -> None:
     before = world.polls
     while world.polls < before + 2 or waits._looking:
         await asyncio.sleep(0.001)
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def suspend(account: Account) -> Account:

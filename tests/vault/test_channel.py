@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from broker.vault.logins import FixedToken
 from broker.vault.settings import VaultSettings
 from broker.vault.transport import Seen
 from tests.support.accounts import STAMP
+from tests.support.on_loop import run
 from tests.support.vault import TestVault
 
 WRITTEN = b'{"data": {"version": 1}}'
@@ -93,10 +94,6 @@ async def world(*answers: bytes | None) -> AsyncIterator[World]:
     finally:
         made.channel.close()
         server.close()
-
-
-def run(test: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 def test_requests_share_one_connection() -> None:
