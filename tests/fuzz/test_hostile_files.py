@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import resource
 import struct
-import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from broker.errors import BrokerError
-from broker.model.secret import Secret
-from broker.partners import document
-from broker.pki import certificates, csr
-from broker.pki.gathered import Piece, gather
 from broker.pki.names import shown
-from broker.pki.reply import read_reply
+from tests.fuzz.bounds import PROFILE, READERS, Read, readers_apart
 from tests.support import pki
 
-SECONDS: Final = 4.0  # of CPU, for one file on a busy machine; most take a hundredth of a second
-MEGABYTES: Final = 200
 MEGA: Final = 1024 * 1024
 LEAF: Final = pki.a_leaf(pki.a_ca("Root"))
 PEM: Final = pki.pem(LEAF).encode()
@@ -180,51 +169,12 @@ TEXTS: Final[dict[str, str]] = {
     "NULs": "name = '\0'",
     "surrogates": 'name = "\\ud800"',
 }
-_watching: list[str] | None = None
 
 
-def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if _watching is None:
-        return
-    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
-        _watching.append(f"wrote {arguments[0]}")
-    elif event.startswith(("socket.", "subprocess.", "os.mkdir", "os.rename", "os.remove", "os.symlink", "shutil.")):
-        _watching.append(event)
-
-
-sys.addaudithook(_note)
-
-
-@contextmanager
-def within_bounds() -> Iterator[None]:
-    """Fail if what runs inside takes too long or too much, writes, or opens a connection."""
-    global _watching  # noqa: PLW0603 - an audit hook cannot be removed
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    seen: list[str] = []
-    _watching = seen
-    try:
-        yield
-    finally:
-        _watching = None
-    assert time.process_time() - started < SECONDS
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MEGABYTES
-    assert seen == []
-
-
-def result(read: Callable[[], object]) -> str:
-    """Return what a reader says of a file: its findings or its error."""
-    try:
-        return repr(read())
-    except BrokerError as error:
-        return f"{error.message} {error.hint}"
-
-
-READERS: Final[dict[str, Callable[[bytes], object]]] = {
-    "reply": lambda data: [f"{f.message} {f.hint}" for f in read_reply(data, "\x1b[2J\u202e").findings],
-    "material": lambda data: [f.message for f in gather([Piece("its.key", data)], {}, lambda _: Secret("x")).findings],
-    "csr": csr.parse,
-    "certificates": lambda data: [certificates.describe(c) for c in certificates.load(data)],
-}
+@pytest.fixture(scope="module")
+def read() -> Iterator[Read]:
+    with readers_apart() as made:
+        yield made
 
 
 @pytest.mark.peer("openssl")
@@ -232,19 +182,17 @@ READERS: Final[dict[str, Callable[[bytes], object]]] = {
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=[pytest.mark.fuzz] * (n % 3 > 0)) for n, k in enumerate(HOSTILE)]
 )
-def test_it_ends_within_bounds(kind: str) -> None:
+def test_it_ends_within_bounds(kind: str, read: Read) -> None:
     data = HOSTILE[kind]()
-    for name, read in READERS.items():
-        with within_bounds():
-            said = result(lambda read=read: read(data))  # type: ignore[misc]
+    for name in READERS:
+        said = read(name, data)
         assert said.isprintable(), name
         assert len(said) < 60_000, name
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_a_hostile_profile_is_refused(kind: str) -> None:
-    with within_bounds():
-        said = result(lambda: document.parse(TEXTS[kind], "its.toml"))
+def test_a_hostile_profile_is_refused(kind: str, read: Read) -> None:
+    said = read(PROFILE, TEXTS[kind].encode())
     assert said.isprintable()
     assert len(said) < 2000
 
