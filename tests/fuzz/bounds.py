@@ -54,9 +54,9 @@ def readers_apart(warned: str = "error") -> Iterator[Read]:
 
         def read(name: str, data: bytes) -> str:
             said, seconds, megabytes, seen = pool.submit(_read, name, data).result()
-            assert seconds < SECONDS
-            assert megabytes < MEGABYTES
-            assert seen == []
+            assert seconds < SECONDS, (name, seconds)
+            assert megabytes < MEGABYTES, (name, megabytes)
+            assert seen == [], (name, seen)
             return said
 
         yield read
