@@ -7,9 +7,11 @@ time end together, and one record covers them.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 from threading import Lock
 from typing import Final, Protocol
 
@@ -35,6 +37,8 @@ _TURNS: Final = 2  # of the event loop before a batch is taken: requests that ha
 _KNOWN: Final = 2.0  # seconds that a record is used, since it was last known that no person has revoked a lease
 _RECORDS: Final = 20_000  # in memory
 _WRITERS: Final = 16  # threads for the records of a batch
+_LOCKS: Final = 64
+Change = Callable[[ConsumerRecord], ConsumerRecord]  # pure
 
 
 class Recording(Struct, frozen=True):
@@ -79,14 +83,23 @@ class _Known(Struct, frozen=True):
 class Records(Protocol):
     """Consumers' records."""
 
-    def change_known(
-        self, entity: str, name: str, change: Callable[[ConsumerRecord], ConsumerRecord], known: StoredRecord | None
-    ) -> StoredRecord:
-        """Apply the pure `change` to a consumer's record: to `known` first, which may be the newest."""
+    def change_known(self, entity: str, name: str, change: Change, known: StoredRecord | None) -> StoredRecord:
+        """Apply `change` to a consumer's record: to `known` first, which may be the newest."""
+
+
+class _Ending:
+    """The end of a lease, which waits to be recorded."""
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.result: ConsumerRecord | BrokerError = BrokerError("unexpected")
 
 
 class Recorder:
-    """Write batches to Vault. Threads call `end` and `end_named`, the event loop the rest."""
+    """Write batches to Vault. Threads call `end` and `end_named`, the event loop the rest.
+
+    Ends of leases of one consumer that come at the same time share a write: its processes may all be stopped at once.
+    """
 
     def __init__(
         self,
@@ -103,6 +116,8 @@ class Recorder:
         self._uptime = uptime
         self._known: Bounded[str, _Known] = Bounded(_RECORDS)
         self._knowing = Lock()  # each writer changes what is known
+        self._endings: defaultdict[str, list[_Ending]] = defaultdict(list)  # by entity
+        self._turns = [Lock() for _ in range(_LOCKS)]  # one write of ends at a time for each entity
         self._pool = ThreadPoolExecutor(_WRITERS, "records")
 
     async def write(self, batch: Sequence[Recording]) -> list[int | BrokerError]:
@@ -124,7 +139,7 @@ class Recorder:
 
     def end(self, consumer: Consumer, lease: Lease) -> None:
         """Record that the lease is revoked."""
-        self._change(consumer, lambda record: record.without(lease, now=self._clock()))
+        self._end(consumer, lambda record: record.without(lease, now=self._clock()))
 
     def end_named(self, consumer: Consumer, named: NamedLease) -> None:
         """Record that a lease of this consumer is revoked; raise `DeniedError` if its record has none such."""
@@ -136,9 +151,22 @@ class Recorder:
             found = after.has_revoked_named(named)
             return after
 
-        self._change(consumer, change)
+        self._end(consumer, change)
         if not found:
             raise ended()
+
+    def _end(self, consumer: Consumer, change: Change) -> None:
+        ending, entity = _Ending(change), consumer.entity
+        with self._knowing:
+            self._endings[entity].append(ending)
+        with self._turns[hash(entity) % _LOCKS]:
+            with self._knowing:
+                waiting = self._endings.pop(entity, [])  # empty if the thread before wrote ours too
+            results = self._changed(consumer, [one.change for one in waiting]) if waiting else []
+            for one, result in zip(waiting, results, strict=True):
+                one.result = result
+        if isinstance(ending.result, BrokerError):
+            raise ending.result
 
     def _covering(self, recording: Recording) -> ConsumerRecord | None:
         """Return the known record if nothing has to be written to it."""
@@ -150,22 +178,29 @@ class Recorder:
         return known.stored.record if age < _KNOWN else None
 
     def _record(self, recordings: Sequence[Recording]) -> list[tuple[Recording, int | BrokerError]]:
-        """Record all of one consumer in one write; each alone if that is refused."""
+        """Record all of one consumer."""
+        changes = [partial(recording.change, clock=self._clock) for recording in recordings]
+        results = self._changed(recordings[0].consumer, changes)
+        epochs = (result if isinstance(result, BrokerError) else result.epoch for result in results)
+        return list(zip(recordings, epochs, strict=True))
+
+    def _changed(self, consumer: Consumer, changes: Sequence[Change]) -> list[ConsumerRecord | BrokerError]:
+        """Change the record of a consumer in one write; make each change alone if that is refused."""
 
         def change(record: ConsumerRecord) -> ConsumerRecord:
-            for recording in recordings:
-                record = recording.change(record, self._clock)
+            for one in changes:
+                record = one(record)
             return record
 
         try:
-            record = self._change(recordings[0].consumer, change)
+            record = self._change(consumer, change)
         except BrokerError as error:
-            if len(recordings) == 1 or error.retryable:
-                return [(recording, error) for recording in recordings]
-            return [result for recording in recordings for result in self._record([recording])]
-        return [(recording, record.epoch) for recording in recordings]
+            if len(changes) == 1 or error.retryable:
+                return [error for _ in changes]
+            return [result for one in changes for result in self._changed(consumer, [one])]
+        return [record for _ in changes]
 
-    def _change(self, consumer: Consumer, change: Callable[[ConsumerRecord], ConsumerRecord]) -> ConsumerRecord:
+    def _change(self, consumer: Consumer, change: Change) -> ConsumerRecord:
         entity, at = consumer.entity, self._uptime()
         known = self._known.get(entity)
         stored = self._consumers.change_known(entity, consumer.name, change, known.stored if known else None)

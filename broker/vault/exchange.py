@@ -164,7 +164,7 @@ class Exchange:
     def _revoke(self, tokens: Iterable[_Exchanged]) -> None:
         for exchanged in tokens:
             try:
-                self._vault().ask("POST", "auth/token/revoke-self", token=exchanged.token)
+                self._vault().revoke(exchanged.token)
             except VaultUnavailableError:
                 return
             except BrokerError:

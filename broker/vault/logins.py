@@ -171,7 +171,7 @@ class RenewedLogin(TokenSource):
             grant, self._grant = self._grant, None
         with closing(self.vault), suppress(BrokerError):
             if grant:
-                self.vault.ask("POST", "auth/token/revoke-self", token=grant.token)
+                self.vault.revoke(grant.token)
 
     def _body(self) -> Document:
         """Return what a login sends; raise `DeniedError` if a file cannot be read."""

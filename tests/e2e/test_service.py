@@ -120,6 +120,20 @@ def test_a_bundle_from_grant_to_revocation(system: System, token: dict[str, str]
     assert "bundle-returned" in shown
 
 
+def test_many_leases_are_given_back_at_once(system: System, token: dict[str, str]) -> None:
+    """All processes of one consumer are stopped together: no end of a lease is lost to the others."""
+    with serving(system) as service, service.client as client, ThreadPoolExecutor(64) as pool:
+        made = [client.post("/v1/bundles", json=ASKED, headers=token).json() for _ in range(64)]
+        which = {"account": "acme", "application": "reporting"}
+        bodies = [{"lease_id": one["lease_id"], **which} for one in made]
+        answers = pool.map(lambda body: client.post("/v1/leases/revoke", json=body, headers=token), bodies)
+        assert {answer.status_code for answer in answers} == {204}
+        answers = pool.map(lambda one: service.ask("/v1/leases/renew", token, lease=one["lease"]), made)
+        assert {answer.status_code for answer in answers} == {403}
+        assert system.ok("evidence", "show", "--all").out.count("bundle-returned") == 64
+    system.ok("evidence", "verify", "--all")
+
+
 def test_health_and_metrics(system: System, token: dict[str, str]) -> None:
     with serving(system) as service, httpx.Client(base_url=service.addresses[1], trust_env=False) as health:
         assert service.ask(headers=token).status_code == 201

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from broker.copies import replace
-from broker.errors import BrokerError
+from broker.errors import BrokerError, VaultUnavailableError
 from broker.issuing.announced import Announced
 from broker.issuing.batches import Batches, Recorder, Recording
 from broker.issuing.loop_journal import LoopJournal
+from broker.model import holdings
 from broker.model.bounded import Bounded
 from broker.model.chain import Entry
 from broker.model.holdings import ConsumerRecord, StoredRecord
@@ -126,6 +129,52 @@ def test_an_older_record_hides_no_revocation(monkeypatch: pytest.MonkeyPatch) ->
         go.set()
         assert late.result() == [0]
     assert asyncio.run(recorder.write([recording(id_="l4")])) == [1]
+
+
+def ended_at_once(recorder: Recorder, records: Records, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[str]]:
+    """Give ten leases of one consumer back, nine of them while the first is written: the writes, and the errors."""
+    begun, go, writes, write = threading.Event(), threading.Event(), [], records.change_known
+
+    def slow(*args: Any) -> StoredRecord:
+        begun.set()
+        go.wait(30)
+        writes.append(args)
+        return write(*args)
+
+    monkeypatch.setattr(records, "change_known", slow)
+    given_back = [recording(id_=f"l{number}") for number in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        first = pool.submit(recorder.end, given_back[0].consumer, given_back[0].lease)
+        assert begun.wait(30)
+        others = [pool.submit(recorder.end, one.consumer, one.lease) for one in given_back[1:]]
+        while len(recorder._endings["e-1"]) < len(others):
+            time.sleep(0.001)
+        go.set()
+        errors = [str(error) for one in (first, *others) if (error := one.exception(30))]
+    return len(writes), errors
+
+
+def test_ends_that_wait_share_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records()
+    assert ended_at_once(a_recorder(records), records, monkeypatch) == (2, [])
+    assert {r.lease for r in records.found["e-1"].revocations} == {f"l{number}" for number in range(10)}
+
+
+def test_an_end_too_many_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records()
+    monkeypatch.setattr(holdings, "_MOST", 9)
+    writes, errors = ended_at_once(a_recorder(records), records, monkeypatch)
+    assert (writes, len(errors), len(records.found["e-1"].revocations)) == (11, 1, 9)
+    assert "gave back" in errors[0]
+
+
+def test_a_fault_is_the_error_of_each_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> StoredRecord:
+        raise VaultUnavailableError("Vault is away")
+
+    records = Records()
+    monkeypatch.setattr(records, "change_known", away)
+    assert ended_at_once(a_recorder(records), records, monkeypatch) == (2, ["Vault is away"] * 10)
 
 
 def test_half_is_answered_while_half_is_written() -> None:

@@ -42,14 +42,13 @@ class Vault:
         self.go_on_revoking.set()
         self.exchange = Exchange(lambda: cast("Connection", self), ISSUERS, lambda: self.uptime)
 
-    def ask(self, _method: str, path: str, body: Any = None, *, token: Secret[str] | None = None) -> Any:
-        if path == "auth/token/revoke-self":
-            assert token
-            assert self.go_on_revoking.wait(30)
-            self.revoked.append(token.reveal())
-            if self.revoke_error:
-                raise self.revoke_error
-            return {}
+    def revoke(self, token: Secret[str]) -> None:
+        assert self.go_on_revoking.wait(30)
+        self.revoked.append(token.reveal())
+        if self.revoke_error:
+            raise self.revoke_error
+
+    def ask(self, _method: str, path: str, body: Any = None) -> Any:
         if path == "sys/seal-status":
             if self.down:
                 raise PassingError("not reached")

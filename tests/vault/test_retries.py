@@ -101,6 +101,13 @@ def test_too_long_wait_is_not_waited_for() -> None:
         connection.close()
 
 
+def test_a_token_is_revoked_in_one_attempt() -> None:
+    """A service that ends while Vault is away does not stay for its login."""
+    with misbehaving(errors(503, "Vault is sealed"), Answer(204)) as server, pytest.raises(VaultUnavailableError):
+        connected(server).revoke(Secret(TOKEN))
+    assert server.asked == ["POST /v1/auth/token/revoke-self"]
+
+
 def test_a_wait_that_vault_asks_for_is_kept() -> None:
     with misbehaving(errors(429, Retry_After="1"), STORED) as server:
         connection, began = connected(server), time.monotonic()
