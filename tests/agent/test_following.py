@@ -179,14 +179,16 @@ def test_a_broken_output_stops_nothing(root: Path, tmp_path: Path) -> None:
 
 def test_each_failure_is_reported(root: Path, tmp_path: Path) -> None:
     """Also one of the same kind as an earlier one, which is over."""
-    hook = Hook(on_failure=("sh", "-c", f"echo $BROKER_REASON >> {tmp_path / 'heard'}"))
-    with running(Broker(), root, hook=hook) as one:
-        stands(one, Condition.OK)
+    source, shelf, heard = Broker(), Shelf(), tmp_path / "heard"
+    heard.touch()
+    hook = Hook(on_failure=("sh", "-c", f"echo $BROKER_REASON >> {heard}"))
+    with running(source, root, shelf, hook=hook) as one:
         for number in (1, 2):
-            one._troubled(InputError("the other Vault is away"))
-            until(lambda: one.store.state.failed == "unwritable")
-            assert (tmp_path / "heard").read_text() == "unwritable\n" * number
-            one._stands(Condition.OK)
+            stands(one, Condition.OK)
+            shelf.broken = InputError("the other Vault is away")
+            source.rotate()
+            until(lambda number=number: heard.read_text() == "unwritable\n" * number)  # type: ignore[misc]
+            shelf.broken = None
 
 
 def test_other_outputs_end_with_the_lease(root: Path) -> None:
