@@ -34,6 +34,7 @@ class VaultConsumers:
         path, new = layout.consumer(entity), ConsumerRecord(entity, name)
         guesses = [known] if known and change(known.record) != known.record else []
         seen: StoredRecord | None = None
+        made: StoredRecord | None = None  # not what others made of it since: a lease has the epoch of its own write
 
         def read() -> tuple[ConsumerRecord | None, int]:
             nonlocal seen
@@ -41,19 +42,23 @@ class VaultConsumers:
             return (seen.record, seen.version) if seen else (None, 0)
 
         def write(record: ConsumerRecord | None, version: int) -> None:
-            nonlocal seen
+            nonlocal made
             self._write(path, seen.record if seen else new, record or new, version)
-            seen = StoredRecord(record or new, version + 1)
+            made = StoredRecord(record or new, version + 1)
 
         def changed(found: ConsumerRecord | None) -> ConsumerRecord | None:
             wanted = change(found or new)
             return wanted if found or wanted != new else None  # nothing is stored for nothing
 
         def landed(record: ConsumerRecord | None, version: int) -> bool:
-            return self._vault.landed(path, encoded(record), version)
+            nonlocal made
+            if not self._vault.landed(path, encoded(record), version):
+                return False
+            made = StoredRecord(record or new, version + 1)
+            return True
 
         record = compare_and_set(path, read, write, landed, changed)
-        return StoredRecord(record or new, seen.version if seen else 0)
+        return made or StoredRecord(record or new, seen.version if seen else 0)
 
     def read(self, entity: str) -> ConsumerRecord | None:
         """Return the record of `entity`, None if there is none."""
