@@ -117,7 +117,7 @@ class Recorder:
         self._known: Bounded[str, _Known] = Bounded(_RECORDS)
         self._knowing = Lock()  # each writer changes what is known
         self._endings: defaultdict[str, list[_Ending]] = defaultdict(list)  # by entity
-        self._turns = [Lock() for _ in range(_LOCKS)]  # one write of ends at a time for each entity
+        self._turns = [Lock() for _ in range(_LOCKS)]  # one write of ends at a time; entities may share one
         self._pool = ThreadPoolExecutor(_WRITERS, "records")
 
     async def write(self, batch: Sequence[Recording]) -> list[int | BrokerError]:

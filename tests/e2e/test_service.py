@@ -22,7 +22,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from broker.model.names import AccountName
-from broker.vault.policies import policy_name
 from tests.support.issuer import Issuer, trusting
 from tests.support.system import PASSWORD, System
 
@@ -133,22 +132,6 @@ def test_many_leases_are_given_back_at_once(system: System, token: dict[str, str
         assert {answer.status_code for answer in answers} == {403}
         assert system.ok("evidence", "show", "--all").out.count("bundle-returned") == 64
     system.ok("evidence", "verify", "--all")
-
-
-@pytest.mark.parametrize("lost", ["data/consumers/", "data/evidence/issued/"])
-def test_a_right_that_we_lost_is_no_denial(system: System, token: dict[str, str], lost: str) -> None:
-    """To record a lease: its consumer has done nothing wrong, and asks again later."""
-    admin, path = system.vault.admin, f"sys/policies/acl/{policy_name(system.vault.settings.mount, 'server')}"
-    before = admin.ask("GET", path)["data"]["policy"]
-    with serving(system) as service:
-        admin.call("POST", path, {"policy": re.sub(rf'(?m)^path "[^"]*/{lost}.*$', "", before)})
-        try:
-            answer = service.ask(headers=token)
-        finally:
-            admin.call("POST", path, {"policy": before})
-        assert answer.status_code == 503, answer.text
-        assert service.ask(headers=token).status_code == 201
-    assert "Vault denies a request of the broker itself" in "".join(service.lines)
 
 
 def test_health_and_metrics(system: System, token: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from broker.compose.issuing import _ours
 from broker.errors import DeniedError, PartlyUnavailableError, VaultUnavailableError
 from broker.issuing.away import Away
+from broker.telemetry import log
 from broker.vault.errors import LackingError
 
 
@@ -86,7 +87,8 @@ def test_vault_is_up_for_others(error: Exception) -> None:
 
 def test_a_right_that_we_lack_stops_no_other() -> None:
     """Such as one for an account that the server's policy leaves out: consumers may have a right to it."""
-    vault = Away()
+    vault, lines = Away(), []
+    log.send_to(log.Level.ERROR, lambda _level, event, fields: lines.append((event, fields["reason"])))
 
     @_ours()
     def lacking() -> None:
@@ -94,6 +96,7 @@ def test_a_right_that_we_lack_stops_no_other() -> None:
 
     with pytest.raises(VaultUnavailableError, match="denies the broker"):
         vault.call(lacking)
+    assert lines == [("Vault denies a request of the broker itself", "role server lacks read on accounts/another")]
     _require_all_are_served(vault)
 
 
